@@ -1,0 +1,80 @@
+"""Small value types that the layers share. They check themselves and import no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hd2s.errors import InputShapeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """What a network wants to be fed; it travels with the weights.
+
+    Attributes:
+        height: Input height in pixels.
+        width: Input width in pixels.
+        num_frames: Frames in a clip, T.
+        mean: Mean of R, G, B on the scale [0, 1], subtracted from the picture.
+        std: Divisor for R, G, B on the scale [0, 1].
+    """
+
+    height: int
+    width: int
+    num_frames: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width, self.num_frames) < 1:
+            raise InputShapeError(f"InputSpec needs positive sizes, got {self}.")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise InputShapeError(f"InputSpec needs three means and three positive stds, got {self}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """What is known of a source of frames before it is decoded.
+
+    Attributes:
+        name: Short name for messages and output files, without folder and suffix.
+        height: Height in pixels as shown (after rotation).
+        width: Width in pixels as shown (after rotation).
+        fps: Average frames a second.
+        num_frames: Number of frames, or None where the container does not say.
+        live: True for cameras and network streams, whose future frames cannot be waited for.
+        has_audio: True if there is sound that an overlay video can carry along.
+    """
+
+    name: str
+    height: int
+    width: int
+    fps: Fraction
+    num_frames: int | None = None
+    live: bool = False
+    has_audio: bool = False
+
+
+@dataclass(frozen=True)
+class SaliencyFrame:
+    """The prediction for one frame.
+
+    Attributes:
+        index: Number of the frame in its source, from 0.
+        time_seconds: When the frame is shown, in seconds from the start of the source.
+        saliency: (H, W) float32 in [0, 1], at the size of the source; comparable between frames.
+        conspicuity: (4, H, W) float32 in [0, 1], the maps of levels 2 to 5, or None if not asked for.
+    """
+
+    index: int
+    time_seconds: float
+    saliency: NDArray[np.float32]
+    conspicuity: NDArray[np.float32] | None = None
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.saliency.shape))
+        return f"SaliencyFrame(index={self.index}, time_seconds={self.time_seconds:.3f}, saliency={shape})"
