@@ -1,1 +1,1 @@
-"""TODO."""
+"""Reading pictures, choosing clips, making tensors, and the data sets."""
