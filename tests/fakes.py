@@ -16,7 +16,7 @@ SAMPLE_RATE = 16_000
 
 
 def moving_blob(num_frames: int = 20, height: int = 32, width: int = 48) -> Iterator[NDArray[np.uint8]]:
-    """Yield (H, W, 3) RGB uint8 frames: an orange blob walks from the left to the right, all frames differ."""
+    """Yield (H, W, 3) RGB uint8 frames: an orange blob walks to the right, all differ."""
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     ground = np.stack([60 + 40 * columns / width, 90 + 40 * rows / height, 110 + 0 * rows], axis=-1)
     colour = np.array([255, 160, 40], dtype=np.float32)
@@ -50,7 +50,7 @@ def make_video(
         height: Coded height in pixels (before rotation).
         width: Coded width in pixels (before rotation).
         fps: Frames a second.
-        codec: FFmpeg encoder, such as "libx264", "mpeg4", "libvpx-vp9", "libx265" (at least 64x48), "gif", "ffv1".
+        codec: FFmpeg encoder, such as "libx264", "mpeg4", "libvpx-vp9", "libx265" (64x48 or more), "ffv1".
         pix_fmt: Coded pixel format, such as "yuv420p10le", "gray", "yuva420p", "rgb8".
         audio: Add a mono tone (AAC, or Opus for WebM) as long as the video.
         rotation: Rotation metadata, degrees counter-clockwise, a multiple of 90.
