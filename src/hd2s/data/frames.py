@@ -21,8 +21,9 @@ from hd2s.types import VideoInfo
 MAX_PIXELS = 8192 * 8192  # a frame beyond this is taken for a damaged or hostile header
 MAX_PROBLEMS = 20  # a damaged recording of hours must not fill the memory with messages
 
-# Without full chroma, swscale halves the horizontal colour resolution of the *small* RGB picture.
-_AREA = Interpolation.AREA | Interpolation.FULL_CHR_H_INT
+# SWS_FULL_CHR_H_INT of FFmpeg, by its number because PyAV 17 has no name for it: without it, the scaler
+# halves the horizontal colour resolution of the *small* RGB picture.
+_FULL_CHROMA = 1 << 13
 # VideoFrame.reformat would leave a scaler of some megabytes with each frame, as long as that is alive.
 _scalers = threading.local()
 # AVColorSpace values that swscale converts: bt709, FCC, bt470bg, smpte170m, smpte240m, bt2020nc.
@@ -65,7 +66,7 @@ class Frame:
                 height=height,
                 format="rgb24",
                 src_colorspace=yuv_matrix(self.picture),
-                interpolation=_AREA,
+                interpolation=Interpolation.AREA | _FULL_CHROMA,
                 threads=1,
             )
         except (av.FFmpegError, ValueError) as error:
