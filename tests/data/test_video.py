@@ -15,6 +15,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.stream import Disposition
 from PIL import Image
 
 from fakes import make_audio, make_folder, make_video, moving_blob, write_image
@@ -208,9 +209,13 @@ def test_source_is_read_once_and_closing_ends_it(tmp_path: Path) -> None:
     assert list(source) == []
 
 
-def test_names_that_ffmpeg_would_misread(tmp_path: Path) -> None:
-    _, frames = read(make_video(tmp_path / "a.mp4").rename(tmp_path / "12:30 [x] %03d.mp4"))
+@pytest.mark.parametrize("name", ["http:clip.mp4", "12:30 [x] %03d.mp4", "-i.mp4"])
+def test_names_that_ffmpeg_would_misread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_video(tmp_path / "a.mp4").rename(name)
+    source, frames = read(name)
     assert len(frames) == 20
+    assert source.info.name == name.removesuffix(".mp4")
 
 
 @pytest.fixture
@@ -245,9 +250,10 @@ def test_video_behind_a_url(tmp_path: Path, server: str) -> None:
 
 def test_stream_without_an_end_is_live(tmp_path: Path, server: str) -> None:
     make_video(tmp_path / "live.ts", audio=True)
+    lose_transport_packet(tmp_path / "live.ts")
     source, frames = read(f"{server}/live")
     assert (source.info.live, source.info.num_frames, source.info.has_audio) == (True, None, False)
-    assert len(frames) == 20
+    assert len(frames) >= 18
     assert all(problem.startswith("the stream broke off") for problem in source.problems)
 
 
@@ -367,6 +373,26 @@ def test_files_that_are_no_video(tmp_path: Path) -> None:
             open_source(tmp_path / name)
 
 
+def test_cover_picture_of_a_song_is_no_video(tmp_path: Path) -> None:
+    cover = av.VideoFrame.from_ndarray(next(moving_blob(1)), format="rgb24").reformat(format="yuvj420p")
+    make_audio(tmp_path / "plain.m4a")
+    with (
+        av.open(str(tmp_path / "plain.m4a")) as plain,
+        av.open(str(tmp_path / "song.m4a"), "w", format="mp4") as song,
+    ):
+        sound = song.add_stream_from_template(plain.streams.audio[0])
+        picture = song.add_stream("mjpeg", rate=1)
+        picture.width, picture.height, picture.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
+        picture.disposition = Disposition.attached_pic
+        song.mux(picture.encode(cover))
+        for packet in plain.demux(audio=0):
+            if packet.dts is not None:
+                packet.stream = sound
+                song.mux(packet)
+    with pytest.raises(VideoDecodeError, match=r"song\.m4a.*no video stream"):
+        open_source(tmp_path / "song.m4a")
+
+
 def test_mp4_without_its_index(tmp_path: Path) -> None:
     whole = make_video(tmp_path / "whole.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: whole.index(b"moov")])
@@ -380,17 +406,41 @@ def packet_places(path: Path) -> list[tuple[int, int]]:
         return [(packet.pos, packet.size) for packet in opened.demux(video=0) if packet.size]  # type: ignore[misc]
 
 
-def test_damage_in_the_middle_is_skipped_and_named(tmp_path: Path) -> None:
-    path = make_video(tmp_path / "a.mp4", num_frames=60, height=96, width=160, options={"g": "10", "bf": "0"})
+@pytest.mark.parametrize(
+    ("spoiled", "reason"),
+    [(0.0, "Invalid data found when processing input"), (0.5, "the picture is incomplete")],
+)
+def test_damage_in_the_middle_is_skipped_and_named(tmp_path: Path, spoiled: float, reason: str) -> None:
+    """Packet 30 is damaged from its header on, or in its second half."""
+    plain = {"g": "10", "bf": "0", "qp": "10"}
+    path = make_video(tmp_path / "a.mp4", num_frames=60, height=96, width=160, options=plain)
     place, size = packet_places(path)[30]
+    start = 4 + round(spoiled * size)
     data = bytearray(path.read_bytes())
-    data[place + 8 : place + size] = bytes(size - 8)
+    data[place + start : place + size] = bytes(size - start)
     path.write_bytes(data)
     source, frames = read(path)
-    assert len(frames) >= 50
+    assert 50 <= len(frames) <= 60
     assert [frame.index for frame in frames] == list(range(len(frames)))
     (problem,) = source.problems
-    assert 27 <= int(problem.removeprefix("damaged near frame ").split(":")[0]) <= 33
+    index, given = problem.removeprefix("damaged near frame ").split(": ")
+    assert 27 <= int(index) <= 33
+    assert given == reason
+
+
+def lose_transport_packet(path: Path) -> None:
+    """Take 188 bytes out of the middle of an MPEG transport stream, as a bad cable does."""
+    data = path.read_bytes()
+    place = len(data) // 188 // 2 * 188
+    path.write_bytes(data[:place] + data[place + 188 :])
+
+
+def test_lost_transport_packet_is_named(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "a.ts", num_frames=60, height=96, width=160, options={"qp": "5"})
+    lose_transport_packet(path)
+    source, frames = read(path)
+    assert len(frames) >= 50
+    assert any("the data are incomplete" in problem for problem in source.problems)
 
 
 @pytest.mark.parametrize(
@@ -409,6 +459,14 @@ def test_missing_end_is_named(tmp_path: Path, name: str, options: dict[str, obje
     source, frames = read(path)
     assert 30 <= len(frames) <= 42
     assert source.problems[-1].startswith(f"stopped after frame {len(frames) - 1} of about 60: ")
+
+
+def test_all_frames_are_there_whatever_the_duration_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container, "_promised_seconds", lambda stream: Fraction(60))
+    source, frames = read(make_video(tmp_path / "a.mp4"))
+    assert (len(frames), source.problems) == (20, [])
 
 
 def test_trimmed_video_is_no_problem(tmp_path: Path) -> None:
@@ -459,6 +517,15 @@ def test_unreadable_images_are_named(tmp_path: Path) -> None:
     (folder / "img3.jpg").write_bytes(b"\xff\xd8 no picture")
     with pytest.raises(VideoDecodeError, match=r"img3\.jpg"):
         open_source(folder)
+
+
+def test_image_that_changes_its_size_while_it_waits(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "frames")
+    with open_source(folder) as source:
+        write_image(folder / "img2.png", np.zeros((20, 30, 3), np.uint8))
+        next(source)
+        with pytest.raises(VideoDecodeError, match=r"img2\.png.*another size"):
+            next(source)
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -211,7 +211,7 @@ class ArraySource(FrameSource):
                     f"Frame {index} has the shape {array.shape}, the frames before it {expected}. "
                     "All frames must have one size: resize them, or predict them separately."
                 )
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
+            picture = av.VideoFrame.from_ndarray(array, format="rgb24")
             yield evenly_spaced(index, picture, self.info.fps)
 
 
