@@ -45,7 +45,8 @@ class VideoInfo:
         height: Height in pixels as shown (after rotation).
         width: Width in pixels as shown (after rotation).
         fps: Average frames a second.
-        num_frames: Number of frames, or None where the container does not say.
+        num_frames: Number of frames; estimated from the duration where the container counts none, so for
+            progress only. None if neither is known.
         live: True for cameras and network streams, whose future frames cannot be waited for.
         has_audio: True if there is sound that an overlay video can carry along.
     """

@@ -44,12 +44,12 @@ def error_between(frame: Frame, expected: np.ndarray) -> float:
 @pytest.mark.parametrize(
     ("name", "options", "pixel_format", "tolerance"),
     [
-        ("h264.mp4", {}, "yuv420p", 6),
-        ("h264.mov", {"audio": True}, "yuv420p", 6),
-        ("mpeg4.avi", {"codec": "mpeg4"}, "yuv420p", 8),
-        ("vp9.webm", {"codec": "libvpx-vp9", "audio": True}, "yuv420p", 6),
+        ("h264.mp4", {"options": {"crf": "5"}}, "yuv420p", 4),
+        ("h264.mov", {"audio": True, "options": {"crf": "5"}}, "yuv420p", 4),
+        ("mpeg4.avi", {"codec": "mpeg4", "options": {"qmin": "1", "qmax": "2"}}, "yuv420p", 4),
+        ("vp9.webm", {"codec": "libvpx-vp9", "audio": True, "options": {"crf": "5"}}, "yuv420p", 6),
         ("hevc.mkv", {"codec": "libx265", "height": 48, "width": 64}, "yuv420p", 6),
-        ("transport.ts", {"audio": True}, "yuv420p", 6),
+        ("transport.ts", {"audio": True, "options": {"crf": "5"}}, "yuv420p", 4),
         ("palette.gif", {"codec": "gif", "pix_fmt": "rgb8"}, "bgra", 30),
         ("ten_bits.mkv", {"codec": "ffv1", "pix_fmt": "yuv420p10le"}, "yuv420p10le", 4),
         ("alpha.mkv", {"codec": "ffv1", "pix_fmt": "yuva420p"}, "yuva420p", 4),
