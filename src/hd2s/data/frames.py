@@ -77,6 +77,17 @@ class Frame:
         return converted.to_ndarray().astype(np.uint8, copy=False)
 
 
+def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resize an RGB image (H, W, 3) to (height, width, 3) as `Frame.rgb` does.
+
+    Raises:
+        InputShapeError: The image is no (H, W, 3) uint8 array.
+    """
+    _check_rgb(image, 0)
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+    return Frame(0, 0.0, picture).rgb(height, width)
+
+
 def _scaler() -> VideoReformatter:
     """Return the scaler of the calling thread."""
     scaler: VideoReformatter | None = getattr(_scalers, "scaler", None)

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -86,9 +86,21 @@ def result_path(kind: str, name: str, out: Path) -> Path:
     Raises:
         UnknownNameError: No such kind.
     """
-    if kind not in SAVE_KINDS:
-        raise UnknownNameError.among("kind of result", kind, SAVE_KINDS)
+    check_kinds([kind])
     return out / f"{name}{SAVE_KINDS[kind].suffix}"
+
+
+def check_kinds(kinds: Iterable[str]) -> list[str]:
+    """Return the kinds of results without repetitions.
+
+    Raises:
+        UnknownNameError: One of them is no such kind.
+    """
+    chosen = list(dict.fromkeys(kinds))
+    for kind in chosen:
+        if kind not in SAVE_KINDS:
+            raise UnknownNameError.among("kind of result", kind, SAVE_KINDS)
+    return chosen
 
 
 def open_writer(kind: str, source: FrameSource, out: Path, *, style: Style | None = None) -> Writer:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Metrics of video saliency."""

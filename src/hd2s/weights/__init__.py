@@ -1,1 +1,1 @@
-"""TODO."""
+"""Weight files: where they come from, how they are read and written."""

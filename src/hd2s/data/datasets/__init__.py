@@ -1,1 +1,1 @@
-"""TODO."""
+"""Data sets with human gaze, one file each."""

@@ -1,0 +1,41 @@
+"""The command `hd2s`. Heavy imports happen inside the commands: `hd2s --help` is instant."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import hd2s
+from hd2s.cli.predict import predict
+from hd2s.cli.train import train
+
+app = typer.Typer(
+    name="hd2s",
+    help="Predict where people look in a video, frame by frame.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(predict)
+app.command()(train)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(hd2s.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that come before a command."""
+
+
+def main() -> None:
+    """Run the command line: exit status 0 for success, 1 for a failure, 2 for wrong usage, 130 for Ctrl-C."""
+    app()

@@ -1,0 +1,173 @@
+"""`hd2s predict`: videos in, overlays and maps out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hd2s.cli.common import FAILURE, Debug, complain, reports_errors
+from hd2s.errors import HD2SError, OutputError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from hd2s.inference.engines import Engine
+    from hd2s.inference.writers import Style
+    from hd2s.types import VideoInfo
+
+
+@reports_errors
+def predict(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Videos, images, folders of frames, patterns such as 'clips/*.mp4', URLs, or cameras.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("out"),
+    save: Annotated[
+        str, typer.Option(help="Any of overlay, video, maps, npz, gif, csv, separated by commas.")
+    ] = "overlay",
+    conspicuity: Annotated[
+        bool, typer.Option("--conspicuity", help="Also save the maps of the four levels, as a mosaic.")
+    ] = False,
+    colormap: Annotated[
+        str, typer.Option(help="Colours of the heat map: turbo, inferno, viridis, ...")
+    ] = "turbo",
+    alpha: Annotated[float, typer.Option(min=0, max=1, help="Opacity of the heat map.")] = 0.6,
+    bits: Annotated[int, typer.Option(help="Bits of a grey level in the PNG files of maps: 8 or 16.")] = 8,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make results again that are there already.")
+    ] = False,
+    model: Annotated[str, typer.Option(help="Name of the network.")] = "hd2s-lite",
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Weight file, instead of the one that comes along.", show_default=False),
+    ] = None,
+    domain: Annotated[
+        str | None, typer.Option(help="Data set whose viewers to imitate.", show_default=False)
+    ] = None,
+    engine: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a report as JSON to standard output.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Predict where people look, and save overlays, maps or numbers.
+
+    The paths of the results go to standard output. Results that are there already are skipped. An input
+    that cannot be read is reported and skipped; the exit status is then 1.
+    """
+    from hd2s.data.video import expand_inputs
+    from hd2s.inference.engines import open_engine
+    from hd2s.inference.writers import Style, check_kinds
+    from hd2s.models import load
+
+    kinds = check_kinds(word.strip() for word in save.split(",")) + ["conspicuity"] * conspicuity
+    job = _Job(
+        output,
+        kinds,
+        Style(colormap=colormap, alpha=alpha, map_bits=8 if bits == 8 else 16),
+        overwrite,
+        debug,
+    )
+    entries = job.run(
+        expand_inputs(inputs), open_engine(load(model, weights, domain), engine=engine, device=device)
+    )
+    if as_json:
+        typer.echo(json.dumps(entries, indent=2))
+    else:
+        for entry in entries:
+            for path in entry["results"].values():
+                typer.echo(path)
+    if any(entry["problems"] for entry in entries):
+        raise typer.Exit(FAILURE)
+
+
+@dataclass
+class _Job:
+    """A number of inputs that are predicted alike, with progress bars."""
+
+    output: Path
+    kinds: list[str]
+    style: Style
+    overwrite: bool
+    debug: bool
+    inputs: dict[str, str] = field(default_factory=dict)  # by the name that their results have
+
+    def run(self, paths: list[str], network: Engine) -> list[dict[str, Any]]:
+        """Predict all inputs; tell what became of each."""
+        from hd2s.cli.progress import progress_bars
+
+        entries = []
+        with progress_bars() as progress:
+            total = progress.add_task("total", total=len(paths), unit="inputs", visible=len(paths) > 1)
+            for path in paths:
+                entry = self._one(path, network, progress)
+                progress.advance(total)
+                for problem in entry["problems"]:
+                    complain(f"{path}: {problem}")
+                entries.append(entry)
+        return entries
+
+    def _one(self, path: str, network: Engine, progress: Progress) -> dict[str, Any]:
+        """Predict one input; an error is a problem of that input alone."""
+        from hd2s.data.video import open_source
+        from hd2s.inference.pipeline import render
+
+        task = progress.add_task(Path(path).name, total=None, unit="frames")
+
+        def show(info: VideoInfo) -> None:
+            progress.update(task, advance=1, total=info.num_frames)
+
+        entry: dict[str, Any] = {
+            "input": path,
+            "status": "failed",
+            "frames": 0,
+            "results": {},
+            "problems": [],
+        }
+        try:
+            with open_source(path) as source:
+                self._claim(source.info.name, path)
+                report = render(
+                    source,
+                    self.output,
+                    save=self.kinds,
+                    model=network,
+                    style=self.style,
+                    overwrite=self.overwrite,
+                    on_frame=show,
+                )
+        except HD2SError as error:
+            if self.debug:
+                raise
+            return {**entry, "problems": [str(error)]}
+        finally:
+            progress.stop_task(task)
+        if not report.num_frames:
+            complain(f"{path}: skipped, its results are there already; --overwrite makes them again")
+        return {
+            **entry,
+            "status": "done" if report.num_frames else "skipped",
+            "frames": report.num_frames,
+            "seconds": round(report.seconds, 3),
+            "first_map_seconds": round(report.first_map_seconds, 3),
+            "results": {kind: str(result) for kind, result in report.results.items()},
+            "problems": report.problems,
+        }
+
+    def _claim(self, name: str, path: str) -> None:
+        """Refuse an input whose results would have the names of another's."""
+        other = self.inputs.setdefault(name, path)
+        if other != path:
+            raise OutputError(
+                f"Its results would replace those of '{other}', as both are called '{name}'. Predict it into "
+                "another folder (--output)."
+            )

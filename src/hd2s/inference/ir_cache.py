@@ -1,0 +1,96 @@
+"""OpenVINO graphs on disk: converting a network from PyTorch takes seconds, reading it back milliseconds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from platformdirs import user_cache_path
+from torch import Tensor, nn
+
+from hd2s import models
+
+_FILES = ("graph.xml", "graph.bin")
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again: `$HD2S_CACHE` or the platform's cache folder."""
+    chosen = os.environ.get("HD2S_CACHE")
+    return Path(chosen) if chosen else user_cache_path("hd2s", appauthor=False)
+
+
+def graph(module: nn.Module, examples: Sequence[Tensor]) -> Any:
+    """Return a module's OpenVINO graph for inputs of the examples' shapes, from the cache if it is there.
+
+    A cached graph that is damaged, or of other weights, code or versions, is built again. A cache
+    folder that cannot be written is no error: the graph is then built each time.
+    """
+    folder = cache_folder() / "openvino" / _key(module, examples)
+    return _read(folder) or _build(module, examples, folder)
+
+
+def _key(module: nn.Module, examples: Sequence[Tensor]) -> str:
+    """Name all that the graph depends on: weights, shapes, code and versions."""
+    digest = hashlib.sha256()
+    for package in ("openvino", "torch"):
+        digest.update(f"{package} {metadata.version(package)};".encode())
+    for source in sorted(Path(models.__file__).parent.glob("*.py")) + [
+        Path(__file__).with_name("engines.py")
+    ]:
+        digest.update(source.read_bytes())
+    digest.update(type(module).__name__.encode())
+    for example in examples:
+        digest.update(f"{tuple(example.shape)} {example.dtype};".encode())
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _read(folder: Path) -> Any:
+    """Read a cached graph, or return None if it is not there or not whole."""
+    import openvino
+
+    try:
+        if (folder / "sha256").read_text() != _sum(folder / name for name in _FILES):
+            return None
+        return openvino.Core().read_model(folder / "graph.xml")
+    except (OSError, RuntimeError):
+        return None
+
+
+def _build(module: nn.Module, examples: Sequence[Tensor], folder: Path) -> Any:
+    import openvino
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the shapes are meant to be fixed by the trace
+        traced = torch.jit.trace(module, tuple(examples), check_trace=False)  # type: ignore[no-untyped-call]
+        built = openvino.convert_model(
+            traced, example_input=tuple(examples), input=[list(e.shape) for e in examples]
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            openvino.save_model(built, Path(scratch) / _FILES[0], compress_to_fp16=False)
+            (Path(scratch) / "sha256").write_text(_sum(Path(scratch) / name for name in _FILES))
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(scratch, folder)
+            Path(scratch).mkdir()  # for the context manager to remove
+    except (OSError, RuntimeError):
+        pass  # without a cache
+    return built
+
+
+def _sum(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,171 @@
+"""From a source to maps (`predict`) or to files (`render`), with everything in between."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hd2s.data.frames import FrameSource
+from hd2s.data.video import open_source
+from hd2s.inference.engines import Engine, open_engine
+from hd2s.inference.predictor import predict_frames
+from hd2s.inference.writers import Style, open_writer, result_path
+from hd2s.models import load
+from hd2s.types import SaliencyFrame, VideoInfo
+
+Source = str | Path | Iterable[NDArray[np.uint8]]
+
+
+@dataclass
+class RenderReport:
+    """What became of one source.
+
+    Attributes:
+        results: {kind of result: where it is}, the ones that were there before included.
+        num_frames: Frames predicted; 0 if all results were there before.
+        seconds: Time taken.
+        first_map_seconds: Time to the first map.
+        problems: What went wrong although there are results; empty if all is fine.
+    """
+
+    results: dict[str, Path]
+    num_frames: int = 0
+    seconds: float = 0.0
+    first_map_seconds: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+
+def predict(
+    source: Source,
+    *,
+    model: str | Engine = "hd2s-lite",
+    weights: str | Path | None = None,
+    domain: str | None = None,
+    engine: str = "auto",
+    device: str = "auto",
+    conspicuity: bool = False,
+    fps: float = 25.0,
+) -> Iterator[SaliencyFrame]:
+    """Predict where people look, frame by frame, in bounded memory.
+
+    Args:
+        source: A video file, image, folder of images, URL, camera, or any iterable of (H, W, 3) uint8 RGB
+            arrays; see `hd2s.data.video.open_source`.
+        model: Name of the network, or an engine that runs one.
+        weights: See `hd2s.load`.
+        domain: See `hd2s.load`.
+        engine: "torch", "openvino", or "auto": OpenVINO on a CPU where it is installed, else PyTorch.
+        device: "cpu", "cuda", "cuda:N", or "auto": CUDA where there is a device, else the CPU.
+        conspicuity: Also give the four conspicuity maps.
+        fps: Frames a second of images and arrays, which do not say it themselves.
+
+    Yields:
+        For each frame a `SaliencyFrame`: `saliency` is (H, W) float32 in [0, 1] at the source's size.
+
+    Raises:
+        HD2SError: The input, the model or the device cannot be used; see `hd2s.errors`.
+
+    Warns:
+        UserWarning: The video is damaged, but some of it could be predicted.
+
+    Example:
+        >>> import numpy as np
+        >>> import hd2s
+        >>> video = [np.full((90, 160, 3), 40 * i, np.uint8) for i in range(3)]
+        >>> for frame in hd2s.predict(video, engine="torch"):
+        ...     print(frame)
+        SaliencyFrame(index=0, time_seconds=0.000, saliency=90x160)
+        SaliencyFrame(index=1, time_seconds=0.040, saliency=90x160)
+        SaliencyFrame(index=2, time_seconds=0.080, saliency=90x160)
+    """
+    if isinstance(model, str):
+        model = open_engine(load(model, weights, domain), engine=engine, device=device)
+    with open_source(source, fps=fps) as opened:
+        with closing(predict_frames(opened, model, conspicuity=conspicuity)) as pairs:
+            for _, result in pairs:
+                yield result
+        for problem in opened.problems:
+            warnings.warn(f"{opened.info.name}: {problem}", stacklevel=2)
+
+
+def render(
+    source: Source | FrameSource,
+    out: str | Path,
+    *,
+    save: Sequence[str] = ("overlay",),
+    model: str | Engine = "hd2s-lite",
+    style: Style | None = None,
+    overwrite: bool = False,
+    on_frame: Callable[[VideoInfo], None] | None = None,
+) -> RenderReport:
+    """Predict a source and write the results to a folder.
+
+    A result appears under its final name only when it is complete. One that is there already is left as
+    it is; what is missing is made.
+
+    Args:
+        source: See `predict`, or a source that is open already; it is closed in the end.
+        out: Folder for the results; made if it does not exist.
+        save: Kinds of results: "overlay", "video", "maps", "npz", "gif", "csv", "conspicuity"; see
+            `hd2s.inference.writers`.
+        model: Name of the network, or an engine that runs one.
+        style: How results look.
+        overwrite: Make results again that are there already.
+        on_frame: Called after each frame, for showing progress.
+
+    Raises:
+        HD2SError: The input, the model or the output cannot be used; nothing is left in the folder then.
+        KeyboardInterrupt: Nothing is left in the folder, but of a live source what was recorded is.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import hd2s
+        >>> video = [np.full((90, 160, 3), 40 * i, np.uint8) for i in range(3)]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     report = hd2s.render(video, folder, save=["overlay", "csv"])
+        ...     print(report.num_frames, sorted(path.name for path in report.results.values()))
+        3 ['frames.csv', 'frames_overlay.mp4']
+    """
+    started = time.perf_counter()
+    opened = source if isinstance(source, FrameSource) else open_source(source)
+    with opened:
+        results = {kind: result_path(kind, opened.info.name, Path(out)) for kind in save}
+        report = RenderReport(results)
+        missing = [kind for kind, path in results.items() if overwrite or not path.exists()]
+        if not missing:
+            return report
+        if isinstance(model, str):
+            model = open_engine(load(model))
+        stopped = None
+        with ExitStack() as stack:
+            writers = [
+                stack.enter_context(open_writer(kind, opened, Path(out), style=style)) for kind in missing
+            ]
+            pairs = stack.enter_context(
+                closing(predict_frames(opened, model, conspicuity="conspicuity" in missing))
+            )
+            try:
+                for frame, result in pairs:
+                    report.first_map_seconds = report.first_map_seconds or time.perf_counter() - started
+                    for writer in writers:
+                        writer.write(frame, result)
+                    report.num_frames += 1
+                    if on_frame:
+                        on_frame(opened.info)
+            except KeyboardInterrupt as interrupt:
+                if not opened.info.live:
+                    raise
+                stopped = interrupt  # the only end that a live source has: keep what was recorded
+    if stopped:
+        raise stopped
+    report.problems = [*opened.problems, *(problem for writer in writers for problem in writer.problems)]
+    report.seconds = time.perf_counter() - started
+    return report

@@ -1,0 +1,241 @@
+"""Frames in, maps out, one at a time and in bounded memory."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hd2s.data.frames import Frame, FrameSource, resize
+from hd2s.inference.engines import BATCH, Engine, Maps, open_engine
+from hd2s.inference.windows import opening
+from hd2s.models import HD2SLite
+from hd2s.types import SaliencyFrame
+
+_DEFAULT_FPS = 25.0
+_T = TypeVar("_T")
+
+
+class _Target(NamedTuple):
+    """A frame whose map is to come."""
+
+    number: int
+    time_seconds: float
+    size_hw: tuple[int, int]
+
+
+class _End(NamedTuple):
+    """What a thread hands over last."""
+
+    error: BaseException | None
+
+
+class Predictor:
+    """Predicts the maps of a video that is pushed in frame by frame.
+
+    Maps come out in order, some frames later: a recorded video's first T - 1 = 15 frames are predicted
+    from their future (see `windows`), and frames are processed in batches. `flush` gives the rest. For a
+    live source each push gives that frame's map at once; what came before the first frame is taken to
+    look like it.
+
+    Args:
+        model: A network, or an engine that runs one.
+        engine: See `open_engine`.
+        device: See `open_engine`.
+        conspicuity: Also give the four conspicuity maps.
+        live: The future cannot be waited for.
+
+    Example:
+        >>> import numpy as np
+        >>> import hd2s
+        >>> predictor = hd2s.Predictor(hd2s.load("hd2s-lite"), engine="torch")
+        >>> frames = [np.full((90, 160, 3), 40 * i, np.uint8) for i in range(3)]
+        >>> maps = [m for frame in frames for m in predictor.push(frame)]  # none yet: too few frames
+        >>> maps += predictor.flush()
+        >>> [(m.index, m.saliency.shape, m.saliency.dtype.name) for m in maps]
+        [(0, (90, 160), 'float32'), (1, (90, 160), 'float32'), (2, (90, 160), 'float32')]
+    """
+
+    def __init__(
+        self,
+        model: HD2SLite | Engine,
+        *,
+        engine: str = "auto",
+        device: str = "auto",
+        conspicuity: bool = False,
+        live: bool = False,
+    ) -> None:
+        self._engine = (
+            model if isinstance(model, Engine) else open_engine(model, engine=engine, device=device)
+        )
+        self._conspicuity = conspicuity
+        self._live = live
+        self.spec = self._engine.spec
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pushed = 0
+        self._images: list[NDArray[np.uint8]] = []  # not yet encoded
+        self._features: list[Any] | None = None  # of the frames that windows to come need
+        self._targets: deque[_Target] = deque()  # frames whose maps are to come
+        self._opened = False  # the targets without a whole past are done
+
+    def push(
+        self,
+        image: NDArray[np.uint8],
+        *,
+        time_seconds: float | None = None,
+        size_hw: tuple[int, int] | None = None,
+    ) -> Iterator[SaliencyFrame]:
+        """Take the next frame and give the maps that it completes.
+
+        Args:
+            image: (H, W, 3) uint8, RGB.
+            time_seconds: When the frame is shown; 1/25 s after the last one if None.
+            size_hw: Size of the map, (H, W) of the image if None.
+
+        Returns:
+            Maps, each enlarged to its size only when it is taken.
+
+        Raises:
+            InputShapeError: The image is no (H, W, 3) uint8 array.
+        """
+        small = resize(image, self.spec.height, self.spec.width)
+        time = self._pushed / _DEFAULT_FPS if time_seconds is None else time_seconds
+        self._targets.append(_Target(self._pushed, time, size_hw or image.shape[:2]))
+        self._pushed += 1
+        self._images.append(small)
+        return self._advance(final=False) if self._live or len(self._images) == BATCH else iter(())
+
+    def flush(self) -> Iterator[SaliencyFrame]:
+        """Give the maps of the frames that are left and get ready for another video."""
+        rest = self._advance(final=True)
+        self._reset()
+        return rest
+
+    def _advance(self, *, final: bool) -> Iterator[SaliencyFrame]:
+        """Encode the waiting images and predict what can be predicted."""
+        past = self.spec.num_frames - 1
+        if self._images:
+            self._encode(past)
+        if self._features is None:
+            return iter(())
+        count = len(self._features[0])
+        runs: list[Maps] = []
+        if not self._opened:
+            if count < 2 * past and not final:
+                return iter(())
+            order = opening(count, self.spec.num_frames)
+            backwards = self._engine.slide([level[order] for level in self._features])
+            runs.append(Maps(*(maps[::-1] for maps in backwards)))
+            self._opened = True
+        if count > past:
+            runs.append(self._engine.slide(self._features))
+            self._features = [level[-past:] for level in self._features]
+        maps = chain.from_iterable(zip(*run, strict=True) for run in runs)
+        done = [(self._targets.popleft(), *pair) for pair in maps]
+        return (self._result(*item) for item in done)
+
+    def _encode(self, past: int) -> None:
+        """Encode the waiting images and put their features behind those of the frames before."""
+        new = self._engine.encode(np.stack(self._images))
+        self._images.clear()
+        before = self._features
+        if before is None and self._live:
+            before = [level[[0] * past] for level in new]
+            self._opened = True
+        if before is not None:
+            new = [self._engine.concat(pair) for pair in zip(before, new, strict=True)]
+        self._features = new
+
+    def _result(
+        self, target: _Target, saliency: NDArray[np.float32], conspicuity: NDArray[np.float32]
+    ) -> SaliencyFrame:
+        levels = np.stack([_enlarged(m, target.size_hw) for m in conspicuity]) if self._conspicuity else None
+        return SaliencyFrame(target.number, target.time_seconds, _enlarged(saliency, target.size_hw), levels)
+
+
+def _enlarged(saliency: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """Resize a map bilinearly, or by area averaging where it gets smaller."""
+    smaller = size_hw[0] < saliency.shape[0] and size_hw[1] < saliency.shape[1]
+    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    resized: NDArray[Any] = cv2.resize(saliency, size_hw[::-1], interpolation=method)
+    return resized
+
+
+def predict_frames(
+    source: FrameSource, model: HD2SLite | Engine, *, conspicuity: bool = False
+) -> Generator[tuple[Frame, SaliencyFrame]]:
+    """Predict every frame of an open source; decoding, predicting and the caller's work overlap.
+
+    Yields:
+        Each frame and its maps, in order, in bounded memory.
+
+    Raises:
+        VideoDecodeError: The source gives no frame at all.
+    """
+    predictor = Predictor(model, conspicuity=conspicuity, live=source.info.live)
+
+    def decode() -> Generator[tuple[Frame, NDArray[np.uint8]]]:
+        # Only one thread at a time may convert a picture, so it is made small before it moves on.
+        for frame in source:
+            yield frame, frame.rgb(predictor.spec.height, predictor.spec.width)
+
+    def predict() -> Generator[tuple[Frame, SaliencyFrame]]:
+        waiting: deque[Frame] = deque()
+        with closing(prefetch(decode(), 2 * BATCH)) as frames:
+            for frame, small in frames:
+                waiting.append(frame)
+                size_hw = frame.picture.height, frame.picture.width
+                for result in predictor.push(small, time_seconds=frame.time_seconds, size_hw=size_hw):
+                    yield waiting.popleft(), result
+        for result in predictor.flush():
+            yield waiting.popleft(), result
+
+    return prefetch(predict(), 2)
+
+
+def prefetch(items: Generator[_T], ahead: int) -> Generator[_T]:
+    """Run a generator in a thread, at most `ahead` items ahead of the caller; its exceptions are raised here.
+
+    Closing this generator ends the thread and closes the other.
+    """
+    ready: queue.Queue[_T | _End] = queue.Queue(ahead)
+    abandoned = threading.Event()
+
+    def put(item: _T | _End) -> None:
+        while not abandoned.is_set():
+            with suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                return
+
+    def work() -> None:
+        end = _End(None)
+        try:
+            with closing(items):
+                for item in items:
+                    put(item)
+                    if abandoned.is_set():
+                        break
+        except BaseException as error:  # whatever it is, it belongs to the caller
+            end = _End(error)
+        put(end)
+
+    thread = threading.Thread(target=work, name="hd2s-prefetch", daemon=True)
+    thread.start()
+    try:
+        while not isinstance(item := ready.get(), _End):
+            yield item
+        if item.error is not None:
+            raise item.error
+    finally:
+        abandoned.set()
+        thread.join()

@@ -1,0 +1,78 @@
+"""Convolution blocks and the conspicuity decoder that all networks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def separable_conv(in_channels: int, out_channels: int) -> nn.Sequential:
+    """A 3x3 depthwise convolution and a 1x1 one, each followed by batch norm and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False),
+        nn.BatchNorm2d(in_channels),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of a decoder's table.
+
+    Attributes:
+        width: Output channels.
+        separables: Separable convolutions behind the first convolution.
+        scale: Factor of the bilinear upsampling at the end of the stage.
+    """
+
+    width: int
+    separables: int = 0
+    scale: int = 2
+
+
+class Decoder(nn.Module):
+    """Turns the collapsed features of one level into that level's conspicuity map.
+
+    Each stage is a first convolution to `width` channels, a number of separable ones, and a
+    bilinear upsampling; a 1x1 convolution to one channel and a sigmoid end the chain. The 1x1
+    convolution runs before the last upsampling: both are linear and the bilinear weights sum to
+    one, so this is the same function as the published order at a fraction of the work.
+
+    Args:
+        in_channels: Channels of the collapsed features.
+        stages: The rows of the table, first to last.
+        first_conv: Builds the first convolution of each stage from its input and output channels.
+    """
+
+    def __init__(
+        self, in_channels: int, stages: Sequence[Stage], first_conv: Callable[[int, int], nn.Module]
+    ) -> None:
+        super().__init__()
+        self.scales = [stage.scale for stage in stages]
+        self.stages = nn.ModuleList()
+        for stage in stages:
+            layers = [first_conv(in_channels, stage.width)]
+            layers += [separable_conv(stage.width, stage.width) for _ in range(stage.separables)]
+            self.stages.append(nn.Sequential(*layers))
+            in_channels = stage.width
+        self.head = nn.Conv2d(in_channels, 1, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (B, C, h, w) to a conspicuity map (B, 1, H, W) in (0, 1), H = h times all scales."""
+        for stage, scale in zip(self.stages[:-1], self.scales[:-1], strict=True):
+            features = upsample(stage(features), scale)
+        logits = self.head(self.stages[-1](features))
+        return upsample(logits, self.scales[-1]).sigmoid()
+
+
+def upsample(x: Tensor, scale: int) -> Tensor:
+    """Enlarge maps (B, C, H, W) bilinearly by a whole factor."""
+    if scale == 1:
+        return x
+    return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)

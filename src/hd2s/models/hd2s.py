@@ -1,0 +1,100 @@
+"""The hierarchy of HD2S: encoder levels 2-5, temporal collapse, conspicuity decoders, fusion.
+
+Reference: Bellitto et al., "Hierarchical Domain-Adapted Feature Learning for Video Saliency
+Prediction", IJCV 2021, section 3.1 and figure 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hd2s.errors import InputShapeError
+from hd2s.models.decoder import upsample
+from hd2s.types import InputSpec
+
+LEVELS = (2, 3, 4, 5)
+STRIDE = 32  # of the deepest level: height and width must be multiples of it
+
+
+class HD2SOutput(NamedTuple):
+    """What every network returns.
+
+    Attributes:
+        saliency: (B, H, W) in (0, 1): the map of the clip's last frame.
+        conspicuity: (B, 4, H, W) in (0, 1): the maps of levels 2 to 5, in this order.
+    """
+
+    saliency: Tensor
+    conspicuity: Tensor
+
+
+class HD2S(nn.Module):
+    """A hierarchical video saliency network over any encoder with four levels.
+
+    Args:
+        encoder: Maps a clip (B, 3, T, H, W) to the features of levels 2-5, each (B, C, t, h, w).
+        collapses: For each level a module (B, C, t, h, w) -> (B, C', h, w).
+        decoders: For each level a module (B, C', h, w) -> (B, 1, H / scale, W / scale) in (0, 1).
+        spec: The input that the network expects.
+        clip_lengths: The numbers of frames T that the collapses can take.
+        scale: The maps are fused at 1 / scale of the input's size and then upsampled bilinearly.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        collapses: Iterable[nn.Module],
+        decoders: Iterable[nn.Module],
+        spec: InputSpec,
+        clip_lengths: Sequence[int],
+        scale: int = 1,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.scale = scale
+        self.clip_lengths = tuple(clip_lengths)
+        self.encoder = encoder
+        self.collapses = nn.ModuleList(collapses)
+        self.decoders = nn.ModuleList(decoders)
+        self.fusion = nn.Conv2d(len(LEVELS), 1, 1)
+
+    def forward(self, clip: Tensor) -> HD2SOutput:
+        """Predict the maps of a clip's last frame.
+
+        Args:
+            clip: (B, 3, T, H, W) float, RGB, normalised as `spec` says; H and W multiples of 32.
+
+        Raises:
+            InputShapeError: The shape is none that the network takes.
+        """
+        self._check(clip)
+        return self.decode(self.collapse(self.encoder(clip)))
+
+    def collapse(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Collapse the four levels' features (B, C, t, h, w) over time to (B, C', h, w)."""
+        return [collapse(level) for collapse, level in zip(self.collapses, features, strict=True)]
+
+    def decode(self, collapsed: Sequence[Tensor]) -> HD2SOutput:
+        """Decode the four levels' collapsed features (B, C', h, w) to maps and fuse these."""
+        maps = [decoder(level) for decoder, level in zip(self.decoders, collapsed, strict=True)]
+        conspicuity = torch.cat(maps, dim=1)  # (B, 4, H / scale, W / scale)
+        saliency = upsample(self.fusion(conspicuity), self.scale).sigmoid()
+        return HD2SOutput(saliency.squeeze(1), upsample(conspicuity, self.scale))
+
+    def _check(self, clip: Tensor) -> None:
+        if clip.ndim != 5 or clip.shape[1] != 3:
+            raise InputShapeError(f"A clip is (B, 3, T, H, W), got {tuple(clip.shape)}.")
+        frames, height, width = clip.shape[2:]
+        if frames not in self.clip_lengths or height % STRIDE or width % STRIDE or not height * width:
+            nearest = (
+                min(self.clip_lengths, key=lambda length: abs(length - frames)),
+                *(max(STRIDE, round(side / STRIDE) * STRIDE) for side in (height, width)),
+            )
+            raise InputShapeError(
+                f"Clips of (T, H, W) = {(frames, height, width)} do not fit: T must be one of "
+                f"{self.clip_lengths}, H and W multiples of {STRIDE}. The nearest valid size is {nearest}."
+            )

