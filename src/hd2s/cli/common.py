@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hd2s.errors import HD2SError, RecipeError, UnknownNameError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", show_default=False)]
 
 
-def complain(message: object) -> None:
-    """Print an error or a warning to standard error."""
-    typer.echo(f"hd2s: {message}", err=True)
+def complain(message: object, console: Console | None = None) -> None:
+    """Print an error or a warning to standard error; above the bars of a `console` that shows some."""
+    text = f"hd2s: {message}"
+    if console is None:
+        typer.echo(text, err=True)
+    else:
+        console.out(text, highlight=False)
 
 
 def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -28,7 +35,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, debug=debug, **kwargs)
         except KeyboardInterrupt:
-            complain("interrupted")
+            complain("interrupted; complete results are kept, and the same command again makes the rest")
             raise typer.Exit(INTERRUPTED) from None
         except HD2SError as error:
             if debug:

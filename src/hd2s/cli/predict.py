@@ -73,7 +73,7 @@ def predict(
     job = _Job(
         output,
         kinds,
-        Style(colormap=colormap, alpha=alpha, map_bits=8 if bits == 8 else 16),
+        Style(colormap=colormap, alpha=alpha, map_bits=bits),  # type: ignore[arg-type]  # it checks itself
         overwrite,
         debug,
     )
@@ -106,18 +106,19 @@ class _Job:
         from hd2s.cli.progress import progress_bars
 
         entries = []
-        with progress_bars() as progress:
+        with progress_bars(["total", *(Path(path).name for path in paths)]) as progress:
             total = progress.add_task("total", total=len(paths), unit="inputs", visible=len(paths) > 1)
             for path in paths:
                 entry = self._one(path, network, progress)
                 progress.advance(total)
                 for problem in entry["problems"]:
-                    complain(f"{path}: {problem}")
+                    complain(f"{path}: {problem}", progress.console)
                 entries.append(entry)
         return entries
 
     def _one(self, path: str, network: Engine, progress: Progress) -> dict[str, Any]:
         """Predict one input; an error is a problem of that input alone."""
+        from hd2s.cli.progress import finish
         from hd2s.data.video import open_source
         from hd2s.inference.pipeline import render
 
@@ -148,11 +149,12 @@ class _Job:
         except HD2SError as error:
             if self.debug:
                 raise
+            finish(progress, task, 0)
             return {**entry, "problems": [str(error)]}
-        finally:
-            progress.stop_task(task)
+        finish(progress, task, report.num_frames)
         if not report.num_frames:
-            complain(f"{path}: skipped, its results are there already; --overwrite makes them again")
+            skipped = "skipped, its results are there already; --overwrite makes them again"
+            complain(f"{path}: {skipped}", progress.console)
         return {
             **entry,
             "status": "done" if report.num_frames else "skipped",

@@ -71,10 +71,15 @@ class ImageSource(FrameSource):
         """Open all images of a folder in natural order; hidden and other files are ignored.
 
         Raises:
-            VideoDecodeError: The folder holds no image, or as for the class.
+            VideoDecodeError: The folder holds no image or cannot be read, or as for the class.
             InputShapeError: As for the class.
         """
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        try:
+            entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        except OSError as error:
+            raise VideoDecodeError(
+                f"The folder '{folder}' cannot be read: {error.strerror}. Check its permissions."
+            ) from error
         images = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file()]
         if not images:
             others = sorted((entry.name for entry in entries if entry.name != "Thumbs.db"), key=natural_key)

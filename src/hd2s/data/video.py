@@ -57,9 +57,9 @@ def open_source(source: str | Path | Iterable[NDArray[np.uint8]], *, fps: float 
     if isinstance(source, str) and _URL.match(text):
         return ContainerSource(text, name=_url_name(text), may_be_live=True)
     path = Path(source)
-    if _CAMERA_DEVICE.fullmatch(text) or text.isdecimal() and not path.exists():
+    if _CAMERA_DEVICE.fullmatch(text) or text.isdecimal() and not os.path.exists(path):
         return _open_camera(int(text.removeprefix("/dev/video")))
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists raises an OSError if the name is too long
         raise InputNotFoundError(
             f"There is no file or folder '{text}'. Inputs are video files, folders of images, images, "
             "patterns such as 'clips/*.mp4', URLs and cameras such as /dev/video0."
