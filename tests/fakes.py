@@ -1,18 +1,27 @@
-"""Tiny videos and folders of frames for the tests: a bright blob that moves over a textured ground."""
+"""Tiny inputs for the tests: videos and folders with a moving blob, a gaze pack, a lively network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import csv
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import nn
+
+from hd2s.models import HD2SLite
+from hd2s.types import InputSpec
 
 MILLISECONDS = Fraction(1, 1000)
 SAMPLE_RATE = 16_000
+# An eighth of the work of hd2s-lite's own size.
+SMALL_SPEC = InputSpec(height=64, width=96, num_frames=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def moving_blob(num_frames: int = 20, height: int = 32, width: int = 48) -> Iterator[NDArray[np.uint8]]:
@@ -106,6 +115,83 @@ def write_image(path: Path, rgb: NDArray[np.uint8]) -> Path:
     if not cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
         raise OSError(f"OpenCV cannot write '{path}'.")
     return path
+
+
+def make_gaze_pack(root: Path, *, images: int = 3, num_frames: int = 18) -> Path:
+    """Write a miniature gaze pack whose viewers look at the bright spot; returns `root`.
+
+    Each folder of stills holds `images` pictures of 36 x 48 pixels, the first for validation; there is
+    one video to train on ("Kimono") and one to validate on ("Tennis"), of `moving_blob` at 25 fps.
+    """
+    rng = np.random.default_rng(0)
+    for folder in ("osie", "crowd", "scene"):
+        (root / folder / "images").mkdir(parents=True)
+        rows = []
+        for number in range(images):
+            x, y = rng.integers(8, 40), rng.integers(8, 28)
+            picture = rng.integers(40, 90, (36, 48, 3), np.uint8)
+            cv2.circle(picture, (int(x), int(y)), 5, (255, 230, 120), -1)
+            write_image(root / folder / "images" / f"{number:03d}.jpg", picture)
+            rows += [(f"{number:03d}.jpg", viewer, x + viewer % 3, y, 250) for viewer in range(6)]
+        _write_table(root / folder / "fixations.csv", ("image", "viewer", "x", "y", "duration_ms"), rows)
+    for folder in ("videos", "fixations"):
+        (root / "hevc" / folder).mkdir(parents=True)
+    for name in ("Kimono", "Tennis"):
+        make_video(root / "hevc" / "videos" / f"{name}.mp4", num_frames=num_frames)
+        rows = [
+            (viewer, 40 * i, 39, round(48 * (i + 0.5) / num_frames) + viewer % 2, 16)
+            for i in range(num_frames)
+            for viewer in range(6)
+        ]
+        columns = ("viewer", "start_ms", "duration_ms", "x", "y")
+        _write_table(root / "hevc" / "fixations" / f"{name}.csv", columns, rows)
+    return root
+
+
+def lively_model(spec: InputSpec = SMALL_SPEC, seed: int = 0) -> HD2SLite:
+    """Build `hd2s-lite` with random weights whose maps vary from place to place and frame to frame.
+
+    As initialised, the signal would fade on its way and all maps be nearly constant: any two networks
+    would agree. So the batch norms get the statistics of a random clip. That makes a random network
+    chaotic, which would blow up rounding errors: small residual branches and last layers tame it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    model = HD2SLite(spec).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 4:
+                parameter.normal_(0.0, (2.0 / parameter[0].numel()) ** 0.5, generator=generator)
+        for block in model.encoder.network.blocks:
+            if block.residual:
+                block.project.norm.weight.fill_(0.2)
+        damping = (0.4, 0.4, 0.2, 0.04)  # of each level's logits: the deeper, the wilder
+        for collapse, decoder, factor in zip(model.collapses, model.decoders, damping, strict=True):
+            collapse.filters.add_(0.05 * torch.randn(collapse.filters.shape, generator=generator))
+            decoder.head.weight.mul_(factor)
+            decoder.head.bias.zero_()
+        model.fusion.weight.fill_(2.0)
+        model.fusion.bias.fill_(-4.0)
+        _calibrate(model, generator)
+    return model
+
+
+def _calibrate(model: HD2SLite, generator: torch.Generator) -> None:
+    """Give each batch norm the statistics of clips of soft random blotches."""
+    norms = [(norm, norm.momentum) for norm in model.modules() if isinstance(norm, nn.BatchNorm2d)]
+    for norm, _ in norms:
+        norm.train().momentum = 1.0
+    size = model.spec.num_frames, model.spec.height, model.spec.width
+    coarse = torch.randn(2, 3, size[0] // 4, size[1] // 8, size[2] // 8, generator=generator)
+    model(F.interpolate(coarse, size=size, mode="trilinear"))
+    for norm, momentum in norms:
+        norm.eval().momentum = momentum
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def _add_tone(container: av.container.OutputContainer, seconds: float, codec: str) -> None:

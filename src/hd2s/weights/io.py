@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from hd2s.errors import HD2SError, InputNotFoundError, WeightsError
@@ -35,7 +35,7 @@ def save(
     }
     header = {"model": name, "input": json.dumps(asdict(spec))}
     temporary = path.with_name(f".{path.name}.tmp")
-    save_file(state, temporary, metadata=header)
+    temporary.write_bytes(serialise(state, header))  # unlike save_file, with the usual permissions
     os.replace(temporary, path)
 
 
@@ -53,7 +53,7 @@ def read_header(path: Path) -> tuple[str, InputSpec]:
         fields |= {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
         spec = InputSpec(**fields)
         return header["model"], spec
-    except (KeyError, TypeError, ValueError, HD2SError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, HD2SError) as error:
         raise WeightsError(
             f"{path} does not say which hd2s network and input it is for ({error!r}). "
             "Give a file that hd2s wrote."

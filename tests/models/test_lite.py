@@ -1,0 +1,192 @@
+"""`hd2s-lite`: whole clips, frame by frame, stills, motion, gradients, size and work."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from fakes import SMALL_SPEC, lively_model, moving_blob
+from hd2s.errors import InputShapeError
+from hd2s.models import BUILDERS, HD2SLite
+from hd2s.models.lite import TemporalFilters
+
+HEIGHT, WIDTH, FRAMES = SMALL_SPEC.height, SMALL_SPEC.width, SMALL_SPEC.num_frames
+
+
+def blob_run(num_frames: int) -> Tensor:
+    """Normalised frames (N, 3, H, W) of a blob that moves."""
+    frames = [torch.from_numpy(frame) for frame in moving_blob(num_frames, HEIGHT, WIDTH)]
+    return torch.stack(frames).permute(0, 3, 1, 2) / 127.5 - 1
+
+
+def as_clip(frames: Tensor) -> Tensor:
+    """(T, 3, H, W) -> (1, 3, T, H, W)."""
+    return frames.transpose(0, 1)[None]
+
+
+@pytest.fixture(scope="module")
+def model() -> HD2SLite:
+    return lively_model()
+
+
+# --- shapes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 16, 64, 96), (1, 3, 1, 64, 96), (1, 3, 16, 32, 64), (3, 3, 1, 96, 32)]
+)
+@torch.no_grad()
+def test_maps_have_the_input_size_and_lie_between_0_and_1(
+    model: HD2SLite, shape: tuple[int, int, int, int, int]
+) -> None:
+    saliency, conspicuity = model(torch.randn(shape))
+    batch, _, _, height, width = shape
+    assert saliency.shape == (batch, height, width)
+    assert conspicuity.shape == (batch, 4, height, width)
+    for maps in (saliency, conspicuity):
+        assert maps.dtype == torch.float32
+        assert 0 <= maps.min() < maps.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((3, 16, 64, 96), r"\(B, 3, T, H, W\), got \(3, 16, 64, 96\)"),
+        ((1, 1, 16, 64, 96), r"got \(1, 1, 16, 64, 96\)"),
+        ((1, 16, 3, 64, 96), r"got \(1, 16, 3, 64, 96\)"),
+        ((1, 3, 8, 64, 96), r"nearest valid size is \(1, 64, 96\)"),
+        ((1, 3, 17, 64, 96), r"nearest valid size is \(16, 64, 96\)"),
+        ((1, 3, 16, 65, 100), r"nearest valid size is \(16, 64, 96\)"),
+        ((1, 3, 16, 8, 120), r"nearest valid size is \(16, 32, 128\)"),
+        ((1, 3, 16, 0, 96), r"nearest valid size is \(16, 32, 96\)"),
+        ((1, 3, 0, 64, 96), r"T must be one of \(1, 16\)"),
+    ],
+)
+def test_refuses_other_shapes_and_names_the_nearest_valid_one(
+    model: HD2SLite, shape: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(InputShapeError, match=message):
+        model(torch.zeros(shape))
+
+
+# --- one function, however it is run ----------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_a_batch_gives_the_maps_of_its_clips_one_by_one_each_time_the_same(model: HD2SLite) -> None:
+    clips = torch.randn(3, 3, FRAMES, HEIGHT, WIDTH)
+    saliency, conspicuity = model(clips)
+    again, _ = model(clips)
+    assert torch.equal(again, saliency)
+    singles = [model(clip[None]) for clip in clips]
+    torch.testing.assert_close(torch.cat([s for s, _ in singles]), saliency, rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.cat([c for _, c in singles]), conspicuity, rtol=0, atol=1e-5)
+    assert (saliency[0] - saliency[1]).abs().max() > 0.03, (
+        "the clips must differ for this test to mean anything"
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+@torch.no_grad()
+def test_sliding_over_encoded_frames_equals_whole_clips(model: HD2SLite, count: int) -> None:
+    frames = blob_run(FRAMES - 1 + count)
+    clips = torch.cat([as_clip(frames[i : i + FRAMES]) for i in range(count)])
+    expected, expected_levels = model(clips)
+    ring = [
+        torch.cat(levels) for levels in zip(*(model.encode(frame[None]) for frame in frames), strict=True)
+    ]
+    saliency, conspicuity = model.slide(ring)
+    assert saliency.std() > 0.02, "nearly constant maps would agree whatever the network does"
+    torch.testing.assert_close(saliency, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(conspicuity, expected_levels, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_still_is_a_clip_in_which_nothing_moves() -> None:
+    model = lively_model().double()  # what remains of a still minus itself is rounding, which float32 shows
+    still = torch.randn(1, 3, 1, HEIGHT, WIDTH, dtype=torch.float64)
+    for of_still, of_clip in zip(model(still), model(still.expand(-1, -1, FRAMES, -1, -1)), strict=True):
+        assert of_still.std() > 0.02
+        torch.testing.assert_close(of_still, of_clip, rtol=0, atol=1e-8)
+
+
+@torch.no_grad()
+def test_motion_before_the_last_frame_changes_the_map(model: HD2SLite) -> None:
+    moving = blob_run(FRAMES)
+    frozen = moving[-1:].expand_as(moving)
+    backwards = torch.cat((moving[:-1].flip(0), moving[-1:]))
+    expected, other_still, other_order = (model(as_clip(f)).saliency for f in (moving, frozen, backwards))
+    assert (expected - other_still).abs().max() > 0.03
+    assert (expected - other_order).abs().max() > 0.03, "the order of the past frames must matter"
+
+
+@torch.no_grad()
+def test_an_untrained_network_sees_motion_and_order_already() -> None:
+    collapse = TemporalFilters(3, 8, FRAMES).eval()
+    still = torch.rand(1, 3, 1, 4, 4).expand(-1, -1, FRAMES, -1, -1)
+    features = torch.rand(1, 3, FRAMES, 4, 4)
+    reordered = torch.cat((features[:, :, :-1].flip(2), features[:, :, -1:]), dim=2)
+    k_current, k_mean, k_step, k_change = collapse.filters
+    for weights, total in ((k_current, 1.0), (k_mean, 1.0), (k_step, 0.0), (k_change, 0.0)):
+        torch.testing.assert_close(weights.sum(1), torch.full((3,), total))
+    torch.testing.assert_close(
+        torch.einsum("ct,bcthw->bchw", k_step, features), features[:, :, -1] - features[:, :, -4]
+    )
+    assert not torch.allclose(collapse(features), collapse(reordered))
+    torch.testing.assert_close(collapse(still), collapse(still[:, :, :1]))
+
+
+def test_copies_and_saved_states_give_the_same_maps(model: HD2SLite) -> None:
+    clip = torch.randn(1, 3, FRAMES, HEIGHT, WIDTH)
+    restored = HD2SLite(SMALL_SPEC).eval()
+    with torch.no_grad():
+        expected = model(clip).saliency
+        assert not torch.allclose(restored(clip).saliency, expected, atol=1e-2)
+        restored.load_state_dict(model.state_dict(), strict=True)
+        assert torch.equal(restored(clip).saliency, expected)
+        assert torch.equal(copy.deepcopy(model)(clip).saliency, expected)
+
+
+# --- training ---------------------------------------------------------------------------------------
+
+
+def test_gradients_reach_every_parameter() -> None:
+    model = lively_model().train()
+    saliency, conspicuity = model(torch.randn(2, 3, FRAMES, HEIGHT, WIDTH))
+    (saliency.square().sum() + conspicuity.square().sum()).backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+@torch.no_grad()
+def test_training_mode_keeps_the_statistics_of_the_encoder_and_updates_the_others() -> None:
+    model = lively_model().train()
+    before = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
+    model(1 + torch.randn(2, 3, FRAMES, HEIGHT, WIDTH))
+    changed = {
+        name for name, value in model.named_buffers() if name in before and not value.equal(before[name])
+    }
+    assert changed == {name for name in before if not name.startswith("encoder.")}
+
+
+# --- size and work ----------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_work_and_parameters_a_frame_stay_small() -> None:
+    model = HD2SLite().eval()
+    assert sum(p.numel() for p in model.parameters()) < 4e6
+    spec = model.spec
+    assert (spec.height, spec.width, spec.num_frames) == (192, 256, 16)
+    with FlopCounterMode(display=False) as counter:
+        levels = model.encode(torch.zeros(1, 3, spec.height, spec.width))
+        model.slide([level.expand(spec.num_frames, -1, -1, -1) for level in levels])
+    assert 0.3e9 < counter.get_total_flops() / 2 < 0.6e9
+
+
+def test_builders_build_what_their_names_say() -> None:
+    assert {name: build().spec for name, build in BUILDERS.items()} == {"hd2s-lite": HD2SLite().spec}

@@ -1,0 +1,224 @@
+"""Weight files: what is written is read back, and nothing damaged, foreign or unfit gets in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import struct
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from hd2s.errors import InputNotFoundError, WeightsError
+from hd2s.types import InputSpec
+from hd2s.weights import io
+
+SPEC = InputSpec(height=64, width=96, num_frames=16, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+
+
+def tiny_model(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))
+    model(torch.randn(2, 2, 5, 5))  # statistics other than the initial ones
+    return model
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.safetensors"
+    io.save(path, tiny_model(), name="tiny", spec=SPEC)
+    return path
+
+
+# --- round trip -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_reads_what_it_wrote(tmp_path: Path, dtype: torch.dtype) -> None:
+    path, written, read = tmp_path / "w.safetensors", tiny_model(0), tiny_model(1)
+    io.save(path, written, name="tiny", spec=SPEC, dtype=dtype)
+    assert io.read_header(path) == ("tiny", SPEC)
+    io.load_into(read, path)
+    for name, value in written.state_dict().items():
+        found = read.state_dict()[name]
+        assert found.dtype == value.dtype
+        assert torch.equal(found, value.to(dtype).to(value.dtype))
+    assert [file.name for file in tmp_path.iterdir()] == ["w.safetensors"], "a temporary file was left"
+
+
+def test_writes_half_floats_without_counters_and_a_readable_header(path: Path) -> None:
+    with safe_open(path, framework="pt") as file:
+        assert set(file.keys()) == {
+            "0.weight",
+            "0.bias",
+            "1.weight",
+            "1.bias",
+            "1.running_mean",
+            "1.running_var",
+        }
+        assert {file.get_tensor(key).dtype for key in file.keys()} == {torch.float16}  # noqa: SIM118
+        assert json.loads(file.metadata()["input"])["num_frames"] == 16
+
+
+def test_others_may_read_what_it_wrote(path: Path) -> None:
+    plain = path.with_name("plain")
+    plain.touch()
+    assert path.stat().st_mode == plain.stat().st_mode
+
+
+def test_writes_tensors_that_are_not_contiguous(tmp_path: Path) -> None:
+    model = tiny_model().to(memory_format=torch.channels_last)
+    io.save(tmp_path / "w.safetensors", model, name="tiny", spec=SPEC, dtype=torch.float32)
+    read = tiny_model(1)
+    io.load_into(read, tmp_path / "w.safetensors")
+    assert torch.equal(read[0].weight, model[0].weight)
+
+
+# --- files that are not what they should be ---------------------------------------------------------
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def header_only(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:20])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def pickled(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"weight": [1.0]}))
+
+
+def torch_file(path: Path) -> None:
+    torch.save(tiny_model().state_dict(), path)
+
+
+def text(path: Path) -> None:
+    path.write_text("<html>404: not found</html>\n" * 20)
+
+
+def huge_header(path: Path) -> None:
+    path.write_bytes(struct.pack("<Q", 100 * 2**30) + path.read_bytes()[8:])
+
+
+def huge_tensor(path: Path) -> None:
+    header = json.dumps(
+        {"w": {"dtype": "F32", "shape": [25 * 2**30], "data_offsets": [0, 100 * 2**30]}}
+    ).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 64)
+
+
+@pytest.mark.parametrize(
+    "damage", [truncated, header_only, empty, pickled, torch_file, text, huge_header, huge_tensor]
+)
+@pytest.mark.parametrize("read", [io.read_header, lambda path: io.load_into(tiny_model(), path)])
+def test_damaged_files_are_refused(
+    path: Path, damage: Callable[[Path], None], read: Callable[[Path], object]
+) -> None:
+    damage(path)
+    with pytest.raises(WeightsError, match=r"tiny\.safetensors is not a whole safetensors file"):
+        read(path)
+
+
+@pytest.mark.parametrize("read", [io.read_header, lambda path: io.load_into(tiny_model(), path)])
+def test_missing_files_and_folders_are_named(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    for missing in (tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises(InputNotFoundError, match=f"{missing.name} does not exist"):
+            read(missing)
+        with pytest.raises(InputNotFoundError, match=f"{missing.name} does not exist"):
+            io.check_hash(missing, "00")
+
+
+def test_the_hash_notices_a_flipped_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    sha256 = hashlib.sha256(data).hexdigest()
+    io.check_hash(path, sha256)
+    data[-1] ^= 1
+    path.write_bytes(data)
+    io.load_into(tiny_model(), path)  # the format itself does not notice
+    with pytest.raises(WeightsError, match=f"damaged.*expected {sha256}"):
+        io.check_hash(path, sha256)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        {"format": "pt"},
+        {"model": "tiny"},
+        {"input": json.dumps(asdict(SPEC))},
+        {"model": "tiny", "input": "not JSON"},
+        {"model": "tiny", "input": "[1, 2]"},
+        {"model": "tiny", "input": "7"},
+        {"model": "tiny", "input": json.dumps({**asdict(SPEC), "channels": 3})},
+        {"model": "tiny", "input": json.dumps({**asdict(SPEC), "height": 0})},
+        {"model": "tiny", "input": json.dumps({**asdict(SPEC), "height": "tall"})},
+        {"model": "tiny", "input": json.dumps({**asdict(SPEC), "std": [1, 1]})},
+    ],
+)
+def test_files_that_hd2s_did_not_write_are_refused(tmp_path: Path, header: dict[str, str] | None) -> None:
+    path = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.zeros(2)}, path, metadata=header)
+    with pytest.raises(WeightsError, match=r"foreign\.safetensors does not say which hd2s network"):
+        io.read_header(path)
+
+
+def without_key(state: dict[str, Tensor]) -> None:
+    del state["0.bias"]
+
+
+def with_key(state: dict[str, Tensor]) -> None:
+    state["2.weight"] = torch.zeros(1)
+
+
+def reshaped(state: dict[str, Tensor]) -> None:
+    state["0.bias"] = torch.zeros(1, 3)
+
+
+def not_a_number(state: dict[str, Tensor]) -> None:
+    state["1.running_var"][1] = torch.nan
+
+
+def infinite(state: dict[str, Tensor]) -> None:
+    state["0.weight"][0, 0] = torch.inf
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_key, r"lacks 0\.bias\."),
+        (with_key, r"has unexpected 2\.weight\."),
+        (reshaped, r"has tensors of another shape 0\.bias\."),
+        (not_a_number, r"has values that are not finite in 1\.running_var\."),
+        (infinite, r"has values that are not finite in 0\.weight\."),
+    ],
+)
+def test_states_that_do_not_fit_are_refused_whole(
+    tmp_path: Path, change: Callable[[dict[str, Tensor]], None], message: str
+) -> None:
+    path, model = tmp_path / "unfit.safetensors", tiny_model(1)
+    state = {name: value.clone() for name, value in tiny_model(0).state_dict().items()}
+    change(state)
+    save_file(state, path)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(WeightsError, match=rf"unfit\.safetensors does not fit: it {message}"):
+        io.load_into(model, path)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_many_problems_are_counted_not_listed(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({f"{i}.weight": torch.zeros(1) for i in range(9)} | tiny_model().state_dict(), path)
+    with pytest.raises(WeightsError, match=r"has unexpected (\d\.weight, ){4}\d\.weight and 2 more"):
+        io.load_into(tiny_model(), path)
