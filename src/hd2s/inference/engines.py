@@ -27,10 +27,10 @@ BATCH = 8  # frames that are encoded and decoded at once where they can be waite
 
 
 class Maps(NamedTuple):
-    """Maps at the network's size: (N, H, W) and (N, 4, H, W) float32 in (0, 1)."""
+    """Maps at the network's size: (N, H, W) and, if asked for, (N, 4, H, W) float32 in (0, 1)."""
 
     saliency: NDArray[np.float32]
-    conspicuity: NDArray[np.float32]
+    conspicuity: NDArray[np.float32] | None = None
 
 
 class Engine(ABC):
@@ -52,7 +52,7 @@ class Engine(ABC):
         """Join features of one level along axis 0."""
 
     @abstractmethod
-    def slide(self, features: Sequence[Any]) -> Maps:
+    def slide(self, features: Sequence[Any], *, conspicuity: bool = False) -> Maps:
         """Predict the last N frames of a run of N + T - 1 encoded ones."""
 
 
@@ -120,14 +120,15 @@ class _Encode(nn.Module):
 
 
 class _Slide(nn.Module):
-    """`HD2SLite.slide` with its features as separate arguments."""
+    """`HD2SLite.slide` with its features as separate arguments; gives only the maps that are wanted."""
 
-    def __init__(self, model: HD2SLite) -> None:
+    def __init__(self, model: HD2SLite, conspicuity: bool) -> None:
         super().__init__()
         self.model = model
+        self.wanted = 2 if conspicuity else 1
 
-    def forward(self, *features: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model.slide(features)
+    def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
+        return self.model.slide(features)[: self.wanted]
 
 
 class TorchEngine(Engine):
@@ -138,8 +139,8 @@ class TorchEngine(Engine):
     def __init__(self, model: HD2SLite, device: str) -> None:
         super().__init__(model.spec)
         self.device = device
+        self._model = model.to(device)
         self._encode = _Encode(model).to(device)
-        self._slide = _Slide(model).to(device)
 
     @torch.inference_mode()
     def encode(self, frames: NDArray[np.uint8]) -> list[Tensor]:
@@ -152,9 +153,10 @@ class TorchEngine(Engine):
         return torch.cat(tuple(features))
 
     @torch.inference_mode()
-    def slide(self, features: Sequence[Tensor]) -> Maps:
+    def slide(self, features: Sequence[Tensor], *, conspicuity: bool = False) -> Maps:
         """See `Engine.slide`."""
-        return Maps(*(maps.cpu().numpy() for maps in self._slide(*features)))
+        maps = _Slide(self._model, conspicuity)(*features)
+        return Maps(*(part.cpu().numpy() for part in maps))
 
 
 class OpenVINOEngine(Engine):
@@ -182,10 +184,10 @@ class OpenVINOEngine(Engine):
         """See `Engine.concat`."""
         return np.concatenate(features)
 
-    def slide(self, features: Sequence[NDArray[np.float32]]) -> Maps:
+    def slide(self, features: Sequence[NDArray[np.float32]], *, conspicuity: bool = False) -> Maps:
         """See `Engine.slide`."""
-        past = self.spec.num_frames - 1
-        parts = [self._run("slide", pieces, count) for pieces, count in _batches(features, past)]
+        past, part = self.spec.num_frames - 1, "slide with levels" if conspicuity else "slide"
+        parts = [self._run(part, pieces, count) for pieces, count in _batches(features, past)]
         return Maps(*(self.concat(maps) for maps in zip(*parts, strict=True)))
 
     def _run(self, part: str, arrays: list[NDArray[Any]], count: int) -> list[NDArray[np.float32]]:
@@ -201,8 +203,8 @@ class OpenVINOEngine(Engine):
     def _compile(self, part: str, examples: list[NDArray[Any]]) -> Any:
         import openvino
 
-        module = _Encode(self._model) if part == "encode" else _Slide(self._model)
-        graph = ir_cache.graph(module.eval(), [torch.from_numpy(array) for array in examples])
+        module = _Encode(self._model) if part == "encode" else _Slide(self._model, part != "slide")
+        graph = ir_cache.graph(part, module.eval(), [torch.from_numpy(array) for array in examples])
         settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         return openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
 

@@ -27,17 +27,19 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else user_cache_path("hd2s", appauthor=False)
 
 
-def graph(module: nn.Module, examples: Sequence[Tensor]) -> Any:
+def graph(name: str, module: nn.Module, examples: Sequence[Tensor]) -> Any:
     """Return a module's OpenVINO graph for inputs of the examples' shapes, from the cache if it is there.
+
+    The name tells apart modules of the same weights and inputs.
 
     A cached graph that is damaged, or of other weights, code or versions, is built again. A cache
     folder that cannot be written is no error: the graph is then built each time.
     """
-    folder = cache_folder() / "openvino" / _key(module, examples)
+    folder = cache_folder() / "openvino" / _key(name, module, examples)
     return _read(folder) or _build(module, examples, folder)
 
 
-def _key(module: nn.Module, examples: Sequence[Tensor]) -> str:
+def _key(name: str, module: nn.Module, examples: Sequence[Tensor]) -> str:
     """Name all that the graph depends on: weights, shapes, code and versions."""
     digest = hashlib.sha256()
     for package in ("openvino", "torch"):
@@ -46,11 +48,11 @@ def _key(module: nn.Module, examples: Sequence[Tensor]) -> str:
         Path(__file__).with_name("engines.py")
     ]:
         digest.update(source.read_bytes())
-    digest.update(type(module).__name__.encode())
+    digest.update(f"{name};".encode())
     for example in examples:
         digest.update(f"{tuple(example.shape)} {example.dtype};".encode())
-    for name, value in (*module.named_parameters(), *module.named_buffers()):
-        digest.update(name.encode())
+    for key, value in (*module.named_parameters(), *module.named_buffers()):
+        digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]
 

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, NamedTuple, TypeVar
 
 import cv2
@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hd2s.data.frames import Frame, FrameSource, resize
-from hd2s.inference.engines import BATCH, Engine, Maps, open_engine
+from hd2s.inference.engines import BATCH, Engine, open_engine
 from hd2s.inference.windows import opening
 from hd2s.models import HD2SLite
 from hd2s.types import SaliencyFrame
 
 _DEFAULT_FPS = 25.0
 _T = TypeVar("_T")
+_Pair = tuple[NDArray[np.float32], NDArray[np.float32] | None]  # saliency, conspicuity
 
 
 class _Target(NamedTuple):
@@ -129,20 +130,24 @@ class Predictor:
         if self._features is None:
             return iter(())
         count = len(self._features[0])
-        runs: list[Maps] = []
+        runs: list[list[_Pair]] = []
         if not self._opened:
             if count < 2 * past and not final:
                 return iter(())
             order = opening(count, self.spec.num_frames)
-            backwards = self._engine.slide([level[order] for level in self._features])
-            runs.append(Maps(*(maps[::-1] for maps in backwards)))
+            backwards = self._slide([level[order] for level in self._features])
+            runs.append(backwards[::-1])
             self._opened = True
         if count > past:
-            runs.append(self._engine.slide(self._features))
+            runs.append(self._slide(self._features))
             self._features = [level[-past:] for level in self._features]
-        maps = chain.from_iterable(zip(*run, strict=True) for run in runs)
-        done = [(self._targets.popleft(), *pair) for pair in maps]
+        done = [(self._targets.popleft(), *pair) for pair in chain.from_iterable(runs)]
         return (self._result(*item) for item in done)
+
+    def _slide(self, features: list[Any]) -> list[_Pair]:
+        """Predict a run of frames: for each its saliency and, if wanted, its conspicuity maps."""
+        saliency, conspicuity = self._engine.slide(features, conspicuity=self._conspicuity)
+        return list(zip(saliency, repeat(None) if conspicuity is None else conspicuity, strict=False))
 
     def _encode(self, past: int) -> None:
         """Encode the waiting images and put their features behind those of the frames before."""
@@ -157,9 +162,11 @@ class Predictor:
         self._features = new
 
     def _result(
-        self, target: _Target, saliency: NDArray[np.float32], conspicuity: NDArray[np.float32]
+        self, target: _Target, saliency: NDArray[np.float32], conspicuity: NDArray[np.float32] | None
     ) -> SaliencyFrame:
-        levels = np.stack([_enlarged(m, target.size_hw) for m in conspicuity]) if self._conspicuity else None
+        levels = None
+        if conspicuity is not None:
+            levels = np.stack([_enlarged(level, target.size_hw) for level in conspicuity])
         return SaliencyFrame(target.number, target.time_seconds, _enlarged(saliency, target.size_hw), levels)
 
 

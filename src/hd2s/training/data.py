@@ -71,7 +71,7 @@ class Footage:
         with open_source(video.path) as source:
             frames = [frame.rgb() for frame in source]
             fps = float(source.info.fps)
-        usable = [i for i in range(len(frames)) if len(video.active(i, fps)) >= min_fixations]
+        usable = [i for i in range(len(frames)) if video.active(i, fps).sum() >= min_fixations]
         return cls(video, frames, fps, usable)
 
 
@@ -166,7 +166,7 @@ class TrainingBatches(Dataset[Batch]):
         step = rng.uniform(1.0, self.augment.max_step)
         indices = clip_before(target, len(footage.frames), self.spec.num_frames, step)
         frames = [footage.frames[i] for i in indices]
-        points = footage.video.active(target, footage.fps)
+        points = footage.video.points[footage.video.active(target, footage.fps)]
         return self._views(frames, [self._window(rng)] * len(frames), points, rng)
 
     def _window(self, rng: np.random.Generator) -> Window:
@@ -212,7 +212,8 @@ class ValidationSamples(Dataset[ValidationSample]):
         clip, target = self.targets[index - len(self.stills)]
         frames = [clip.frames[i] for i in clip_before(target, len(clip.frames), self.spec.num_frames)]
         group = f"{clip.video.domain}/{clip.video.path.stem}"
-        return self._sample(frames, clip.video.active(target, clip.fps), group)
+        points = clip.video.points[clip.video.active(target, clip.fps)]
+        return self._sample(frames, points, group)
 
     def _sample(self, frames: Frames, points: NDArray[np.float32], group: str) -> ValidationSample:
         height, width = frames[-1].shape[:2]

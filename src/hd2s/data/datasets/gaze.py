@@ -43,17 +43,18 @@ class Still:
 
 @dataclass(frozen=True)
 class GazeVideo:
-    """A video with its fixations: (N, 2) times [start, end] in milliseconds and (N, 2) points x, y."""
+    """A video with its fixations: (N,) viewers, (N, 2) times [start, end] in ms and (N, 2) points x, y."""
 
     domain: str
     path: Path
+    viewers: NDArray[np.int64] = field(repr=False)
     times_ms: NDArray[np.float32] = field(repr=False)
     points: NDArray[np.float32] = field(repr=False)
 
-    def active(self, frame: int, fps: float) -> NDArray[np.float32]:
-        """Fixations (M, 2) that go on while a frame is shown."""
+    def active(self, frame: int, fps: float) -> NDArray[np.bool_]:
+        """Tell which fixations (N,) go on while a frame is shown."""
         now = 1000.0 * frame / fps
-        return self.points[(self.times_ms[:, 0] <= now) & (now <= self.times_ms[:, 1])]
+        return (self.times_ms[:, 0] <= now) & (now <= self.times_ms[:, 1])
 
 
 def stills(root: Path, split: Split, folders: Sequence[str] = STILL_FOLDERS) -> list[Still]:
@@ -67,12 +68,12 @@ def stills(root: Path, split: Split, folders: Sequence[str] = STILL_FOLDERS) -> 
     for name in folders:
         table = defaultdict(list)
         for row in _rows(root / name / "fixations.csv", ("image", "x", "y")):
-            table[row["image"]].append((float(row["x"]), float(row["y"])))
+            table[row["image"]].append((row["x"], row["y"]))
         for i, path in enumerate(sorted(_listed(root / name / "images", "*.jpg"))):
             if split == "all" or (i % 10 == 0) == (split == "validation"):
                 if path.name not in table:
                     raise DatasetFormatError(f"{path} has no fixations in {root / name / 'fixations.csv'}.")
-                found.append(Still(name, path, np.array(table[path.name], np.float32)))
+                found.append(Still(name, path, _numbers(table[path.name], 2, path)))
     return found
 
 
@@ -87,11 +88,11 @@ def videos(root: Path, split: Split) -> list[GazeVideo]:
     for path in sorted(_listed(root / VIDEO_FOLDER / "videos", "*.mp4")):
         if split != "all" and (path.stem in VALIDATION_VIDEOS) != (split == "validation"):
             continue
-        columns = ("start_ms", "duration_ms", "x", "y")
+        columns = ("viewer", "start_ms", "duration_ms", "x", "y")
         rows = _rows(root / VIDEO_FOLDER / "fixations" / f"{path.stem}.csv", columns)
-        values = np.array([[float(row[c]) for c in columns] for row in rows], np.float32).reshape(-1, 4)
-        times = np.stack((values[:, 0], values[:, 0] + values[:, 1]), axis=1)
-        found.append(GazeVideo(VIDEO_FOLDER, path, times, values[:, 2:]))
+        values = _numbers([[row[c] for c in columns] for row in rows], 5, path)
+        times = np.stack((values[:, 1], values[:, 1] + values[:, 2]), axis=1)
+        found.append(GazeVideo(VIDEO_FOLDER, path, values[:, 0].astype(np.int64), times, values[:, 3:]))
     return found
 
 
@@ -103,6 +104,18 @@ def _listed(folder: Path, pattern: str) -> list[Path]:
             f"fixations.csv) and {VIDEO_FOLDER} (videos/, fixations/): point `data.root` to it."
         )
     return paths
+
+
+def _numbers(cells: Sequence[Sequence[str]], columns: int, path: Path) -> NDArray[np.float32]:
+    try:
+        values = np.array(cells, np.float32).reshape(-1, columns)
+    except ValueError as error:
+        raise DatasetFormatError(f"The fixations of {path} are not all numbers: {error}.") from error
+    if not np.isfinite(values).all():  # an empty cell becomes nan
+        raise DatasetFormatError(
+            f"The fixations of {path} are not all numbers: a row is too short, or not finite."
+        )
+    return values
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
