@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -120,11 +121,15 @@ def image_size(path: Path) -> tuple[int, int]:
         VideoDecodeError: It is no image, or larger than MAX_PIXELS.
     """
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            # Of a size that is refused below anyway.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+        with image:
             width, height = image.size
             # Asking a PNG without EXIF for it would decode the pixels; TIFF sizes are upright already.
             turned = "exif" in image.info and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise _too_large(path, "even more pixels than Pillow opens") from error
     except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damaged headers
         raise _unreadable(path, error) from error

@@ -1,0 +1,16 @@
+"""What the tests of the command line share."""
+
+from __future__ import annotations
+
+import pytest
+
+import hd2s.inference.engines
+import hd2s.models
+from fake_engine import BrightEngine
+
+
+@pytest.fixture
+def bright(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predict with `BrightEngine`, which needs no weights and next to no time."""
+    monkeypatch.setattr(hd2s.models, "load", lambda *arguments: None)
+    monkeypatch.setattr(hd2s.inference.engines, "open_engine", lambda model, **options: BrightEngine())
