@@ -18,6 +18,14 @@ HD2SError
 
 Each message says what was given, what is allowed and what to do next. Each class is also the
 builtin exception that a caller would expect.
+
+Example:
+    >>> import hd2s
+    >>> try:
+    ...     hd2s.load("hd2s-light")
+    ... except ValueError as error:
+    ...     print(type(error).__name__, error)
+    UnknownNameError Unknown model 'hd2s-light'. Did you mean 'hd2s-lite'? Known: hd2s-lite.
 """
 
 from __future__ import annotations

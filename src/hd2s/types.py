@@ -21,6 +21,14 @@ class InputSpec:
         num_frames: Frames in a clip, T.
         mean: Mean of R, G, B on the scale [0, 1], subtracted from the picture.
         std: Divisor for R, G, B on the scale [0, 1].
+
+    Raises:
+        InputShapeError: A size or std is not positive, or there are not three means and stds.
+
+    Example:
+        >>> import hd2s
+        >>> hd2s.load("hd2s-lite").spec
+        InputSpec(height=192, width=256, num_frames=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     """
 
     height: int
@@ -49,6 +57,12 @@ class VideoInfo:
             progress only. None if neither is known.
         live: True for cameras and network streams, whose future frames cannot be waited for.
         has_audio: True if there is sound that an overlay video can carry along.
+
+    Example:
+        >>> from fractions import Fraction
+        >>> import hd2s
+        >>> hd2s.VideoInfo(name="clip", height=720, width=1280, fps=Fraction(30000, 1001)).num_frames is None
+        True
     """
 
     name: str
@@ -69,6 +83,15 @@ class SaliencyFrame:
         time_seconds: When the frame is shown, in seconds from the start of the source.
         saliency: (H, W) float32 in [0, 1], at the size of the source; comparable between frames.
         conspicuity: (4, H, W) float32 in [0, 1], the maps of levels 2 to 5, or None if not asked for.
+
+    Example:
+        >>> import numpy as np
+        >>> import hd2s
+        >>> frame = hd2s.SaliencyFrame(3, 0.12, np.eye(4, 6, dtype=np.float32))
+        >>> frame
+        SaliencyFrame(index=3, time_seconds=0.120, saliency=4x6)
+        >>> np.unravel_index(frame.saliency.argmax(), frame.saliency.shape)  # row and column of the peak
+        (np.int64(0), np.int64(0))
     """
 
     index: int
