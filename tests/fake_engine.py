@@ -32,7 +32,7 @@ class BrightEngine(Engine):
     def concat(features: Sequence[Any]) -> NDArray[np.float32]:
         return np.concatenate(features)
 
-    def slide(self, features: Sequence[Any]) -> Maps:
+    def slide(self, features: Sequence[Any], *, conspicuity: bool = False) -> Maps:
         brightness = features[0][self.spec.num_frames - 1 :]
         weights = np.array([0.25, 0.5, 0.75, 1], np.float32)[:, None, None]
-        return Maps(brightness[:, 0], brightness * weights)
+        return Maps(brightness[:, 0], brightness * weights if conspicuity else None)
