@@ -1,8 +1,10 @@
-"""What every test gets: the same random numbers each time, one thread, and a skip where CUDA is missing."""
+"""What every test gets: its own cache, the same random numbers, one thread, a skip where CUDA is missing."""
 
 from __future__ import annotations
 
+import os
 import random
+import tempfile
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +15,13 @@ SEED = 20210117
 
 # The tests' tensors are tiny: a second thread costs more than it saves, and may change the order of sums.
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep OpenVINO's graphs in a folder of this session: built once, and the user's stay untouched."""
+    folder = tempfile.TemporaryDirectory(prefix="hd2s-tests-")
+    config.add_cleanup(folder.cleanup)
+    os.environ["HD2S_CACHE"] = folder.name
 
 
 @pytest.fixture(autouse=True)

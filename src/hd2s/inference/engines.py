@@ -87,8 +87,8 @@ def open_engine(model: HD2SLite, *, engine: str = "auto", device: str = "auto") 
 
 
 def _resolve_device(device: str, *, wants_cpu: bool) -> str:
-    kind, _, number = device.partition(":")
-    if kind not in DEVICES or (number and not (kind == "cuda" and number.isdecimal())):
+    kind, colon, number = device.partition(":")
+    if kind not in DEVICES or (colon and not (kind == "cuda" and number.isdecimal())):
         raise UnknownNameError.among("device", device, (*DEVICES, "cuda:N"))
     count = torch.cuda.device_count()
     if kind == "auto":

@@ -65,7 +65,7 @@ def _read(folder: Path) -> Any:
         if (folder / "sha256").read_text() != _sum(folder / name for name in _FILES):
             return None
         return openvino.Core().read_model(folder / "graph.xml")
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError, UnicodeDecodeError):
         return None
 
 

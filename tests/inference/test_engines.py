@@ -1,0 +1,294 @@
+"""Engines agree, ask for what is missing, and keep their graphs in a cache that may break."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fakes import SMALL_SPEC, lively_model, moving_blob
+from hd2s.errors import DeviceUnavailableError, MissingExtraError, UnknownNameError
+from hd2s.inference import ir_cache
+from hd2s.inference.engines import BATCH, Engine, Maps, OpenVINOEngine, TorchEngine, open_engine
+from hd2s.inference.predictor import Predictor
+from hd2s.models import HD2SLite
+
+needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs OpenVINO")
+PAST = SMALL_SPEC.num_frames - 1
+
+
+@pytest.fixture(scope="module")
+def model() -> HD2SLite:
+    return lively_model()
+
+
+@pytest.fixture
+def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "openvino" else found(name, *rest)
+    )
+
+
+@pytest.fixture
+def with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two CUDA devices that nothing can be moved to."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(nn.Module, "to", lambda self, *_, **__: self)
+
+
+# --- choosing ---------------------------------------------------------------------------------------
+
+
+@needs_openvino
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+@pytest.mark.parametrize(
+    ("engine", "kind"), [("auto", OpenVINOEngine), ("openvino", OpenVINOEngine), ("torch", TorchEngine)]
+)
+def test_on_a_cpu_openvino_is_preferred(
+    model: HD2SLite, monkeypatch: pytest.MonkeyPatch, engine: str, kind: type[Engine], device: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    opened = open_engine(model, engine=engine, device=device)
+    assert type(opened) is kind
+    assert opened.device == "cpu"
+    assert opened.spec == model.spec
+
+
+@pytest.mark.usefixtures("without_openvino")
+def test_without_openvino_torch_serves_unless_openvino_was_asked_for(model: HD2SLite) -> None:
+    assert isinstance(open_engine(model, device="cpu"), TorchEngine)
+    with pytest.raises(MissingExtraError, match=r"pip install 'hd2s\[openvino\]'"):
+        open_engine(model, engine="openvino")
+
+
+@pytest.mark.usefixtures("with_cuda")
+@pytest.mark.parametrize(("device", "expected"), [("auto", "cuda"), ("cuda", "cuda"), ("cuda:1", "cuda:1")])
+def test_with_cuda_torch_is_preferred(model: HD2SLite, device: str, expected: str) -> None:
+    engine = open_engine(model, device=device)
+    assert isinstance(engine, TorchEngine)
+    assert engine.device == expected
+
+
+@needs_openvino
+@pytest.mark.usefixtures("with_cuda")
+def test_openvino_stays_on_the_cpu(model: HD2SLite) -> None:
+    assert open_engine(model, engine="openvino").device == "cpu"
+    with pytest.raises(DeviceUnavailableError, match="'openvino' runs on the CPU, not on 'cuda'"):
+        open_engine(model, engine="openvino", device="cuda")
+
+
+@pytest.mark.usefixtures("with_cuda")
+def test_a_cuda_device_beyond_the_last_says_how_many_there_are(model: HD2SLite) -> None:
+    with pytest.raises(DeviceUnavailableError, match="'cuda:2' is not there: this machine has 2"):
+        open_engine(model, device="cuda:2")
+
+
+@pytest.mark.parametrize("engine", ["auto", "torch"])
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_cuda_that_is_absent_is_an_error(
+    model: HD2SLite, monkeypatch: pytest.MonkeyPatch, engine: str, device: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(
+        DeviceUnavailableError, match=f"'{device}' is not there: PyTorch finds none.*--device cpu"
+    ):
+        open_engine(model, engine=engine, device=device)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:one", "cuda:-1", "cpu:", "cpu:0", "auto:1", ""])
+def test_unknown_devices_list_the_known_ones(model: HD2SLite, device: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"Unknown device '{device}'.*Known: auto, cpu, cuda, cuda:N"):
+        open_engine(model, device=device)
+
+
+def test_unknown_engines_list_the_known_ones(model: HD2SLite) -> None:
+    message = r"Unknown engine 'openvin'. Did you mean 'openvino'\? Known: auto, openvino, torch\."
+    with pytest.raises(UnknownNameError, match=message):
+        open_engine(model, engine="openvin")
+
+
+# --- the same maps ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def openvino_engine(model: HD2SLite) -> OpenVINOEngine:
+    pytest.importorskip("openvino")
+    return OpenVINOEngine(model)
+
+
+# One frame and whole batches have graphs of their own; all else is cut into batches and filled up.
+@pytest.mark.parametrize(("encoded", "slid"), [(1, 1), (BATCH, BATCH), (3, 2), (BATCH + 1, BATCH + 3)])
+def test_openvino_gives_the_maps_of_torch(
+    model: HD2SLite, openvino_engine: OpenVINOEngine, encoded: int, slid: int
+) -> None:
+    frames = np.stack(list(moving_blob(PAST + slid, SMALL_SPEC.height, SMALL_SPEC.width)))
+
+    def maps(engine: Engine) -> Maps:
+        pieces = [engine.encode(frames[i : i + encoded]) for i in range(0, len(frames), encoded)]
+        features = [engine.concat(level) for level in zip(*pieces, strict=True)]
+        return engine.slide(features, conspicuity=True)
+
+    expected = maps(TorchEngine(model, "cpu"))
+    assert expected.saliency.shape == (slid, SMALL_SPEC.height, SMALL_SPEC.width)
+    assert expected.saliency.std() > 0.02
+    for found, wanted in zip(maps(openvino_engine), expected, strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+
+
+def test_maps_of_levels_come_only_if_asked_for(model: HD2SLite, openvino_engine: OpenVINOEngine) -> None:
+    frames = np.stack(list(moving_blob(PAST + 1, SMALL_SPEC.height, SMALL_SPEC.width)))
+    for engine in (TorchEngine(model, "cpu"), openvino_engine):
+        features = engine.encode(frames)
+        with_levels, without = (engine.slide(features, conspicuity=asked) for asked in (True, False))
+        assert without.conspicuity is None
+        np.testing.assert_allclose(without.saliency, with_levels.saliency, rtol=0, atol=1e-5)
+
+
+def test_results_outlive_the_next_request(openvino_engine: OpenVINOEngine) -> None:
+    first, second = (
+        np.full((1, SMALL_SPEC.height, SMALL_SPEC.width, 3), grey, np.uint8) for grey in (0, 255)
+    )
+    kept = openvino_engine.encode(first)
+    copies = [level.copy() for level in kept]
+    assert not np.array_equal(openvino_engine.encode(second)[0], copies[0])
+    assert all(np.array_equal(level, copy) for level, copy in zip(kept, copies, strict=True))
+
+
+def test_the_torch_engine_leaves_no_trace_of_gradients(model: HD2SLite) -> None:
+    predictor = Predictor(TorchEngine(model, "cpu"))
+    predictor.push(np.zeros((8, 8, 3), np.uint8))
+    (result,) = predictor.flush()
+    assert isinstance(result.saliency, np.ndarray)
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+# --- the cache --------------------------------------------------------------------------------------
+
+
+class Affine(nn.Module):
+    """The smallest network worth a graph."""
+
+    def __init__(self, weight: float = 2.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((3,), weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight + 1
+
+
+def compute(graph: Any) -> list[float]:
+    import openvino
+
+    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return [float(v) for v in compiled([np.array([[1, 2, 3]], np.float32)])[0].ravel()]
+
+
+@pytest.fixture
+def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A cache folder of the test's own, and a list that grows with each conversion."""
+    openvino = pytest.importorskip("openvino")
+    done: list[str] = []
+    convert = openvino.convert_model
+
+    def counted(*args: Any, **options: Any) -> Any:
+        done.append("converted")
+        return convert(*args, **options)
+
+    monkeypatch.setattr(openvino, "convert_model", counted)
+    monkeypatch.setenv("HD2S_CACHE", str(tmp_path / "cache"))
+    return done
+
+
+EXAMPLE = [torch.zeros(1, 3)]
+
+
+def entry(tmp_path: Path) -> Path:
+    """The only graph in the cache."""
+    (folder,) = (tmp_path / "cache" / "openvino").iterdir()
+    return folder
+
+
+def test_a_graph_is_built_once_and_then_read(tmp_path: Path, builds: list[str]) -> None:
+    built, read = (ir_cache.graph("affine", Affine(), EXAMPLE) for _ in range(2))
+    assert compute(built) == compute(read) == [3, 5, 7]
+    assert len(builds) == 1
+    assert sorted(path.name for path in entry(tmp_path).iterdir()) == ["graph.bin", "graph.xml", "sha256"]
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "example"),
+    [
+        ("another", Affine(), torch.zeros(1, 3)),
+        ("affine", Affine(3.0), torch.zeros(1, 3)),
+        ("affine", Affine(), torch.zeros(2, 3)),
+    ],
+)
+def test_other_names_weights_and_shapes_are_other_graphs(
+    builds: list[str], name: str, module: nn.Module, example: Tensor
+) -> None:
+    ir_cache.graph("affine", Affine(), EXAMPLE)
+    ir_cache.graph(name, module, [example])
+    assert len(builds) == 2
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: flip(folder / "graph.bin"),
+        lambda folder: flip(folder / "graph.xml"),
+        lambda folder: (folder / "graph.xml").write_text("<net>"),
+        lambda folder: (folder / "graph.bin").unlink(),
+        lambda folder: (folder / "sha256").unlink(),
+        lambda folder: (folder / "sha256").write_bytes(b"\xff\xfe"),
+    ],
+)
+def test_a_damaged_graph_is_built_again(
+    tmp_path: Path, builds: list[str], damage: Callable[[Path], object]
+) -> None:
+    ir_cache.graph("affine", Affine(), EXAMPLE)
+    damage(entry(tmp_path))
+    _, mended = (ir_cache.graph("affine", Affine(), EXAMPLE) for _ in range(2))
+    assert len(builds) == 2, "built once more, not twice"
+    assert compute(mended) == [3, 5, 7]
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, builds: list[str]) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    assert compute(ir_cache.graph("affine", Affine(), EXAMPLE)) == [3, 5, 7]
+    assert len(builds) == 1
+
+
+def test_an_interrupted_save_leaves_nothing_behind(
+    tmp_path: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import openvino
+
+    def disk_full(*args: object, **options: object) -> None:
+        raise RuntimeError("cannot write")
+
+    monkeypatch.setattr(openvino, "save_model", disk_full)
+    assert compute(ir_cache.graph("affine", Affine(), EXAMPLE)) == [3, 5, 7]
+    assert list((tmp_path / "cache" / "openvino").iterdir()) == []
+
+
+def test_the_cache_folder_is_the_users_unless_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HD2S_CACHE", str(tmp_path))
+    assert ir_cache.cache_folder() == tmp_path
+    for unset in ("", None):
+        monkeypatch.setenv("HD2S_CACHE", "") if unset == "" else monkeypatch.delenv("HD2S_CACHE")
+        assert ir_cache.cache_folder().name == "hd2s"
+        assert ir_cache.cache_folder() != tmp_path
