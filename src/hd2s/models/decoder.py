@@ -39,10 +39,10 @@ class Stage:
 class Decoder(nn.Module):
     """Turns the collapsed features of one level into that level's conspicuity map.
 
-    Each stage is a first convolution to `width` channels, a number of separable ones, and a
-    bilinear upsampling; a 1x1 convolution to one channel and a sigmoid end the chain. The 1x1
-    convolution runs before the last upsampling: both are linear and the bilinear weights sum to
-    one, so this is the same function as the published order at a fraction of the work.
+    Each stage is a first convolution to `width` channels, a number of separable ones, and a bilinear
+    upsampling; a 1x1 convolution to one channel ends the chain. It runs before the last upsampling: both
+    are linear and the bilinear weights sum to one, so this is the same function as the published order at
+    a fraction of the work. The sigmoid behind it is left to the fusion.
 
     Args:
         in_channels: Channels of the collapsed features.
@@ -64,11 +64,11 @@ class Decoder(nn.Module):
         self.head = nn.Conv2d(in_channels, 1, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map features (B, C, h, w) to a conspicuity map (B, 1, H, W) in (0, 1), H = h times all scales."""
+        """Map features (B, C, h, w) to a conspicuity map's log-odds (B, 1, H, W), H = h times all scales."""
         for stage, scale in zip(self.stages[:-1], self.scales[:-1], strict=True):
             features = upsample(stage(features), scale)
         logits = self.head(self.stages[-1](features))
-        return upsample(logits, self.scales[-1]).sigmoid()
+        return upsample(logits, self.scales[-1])
 
 
 def upsample(x: Tensor, scale: int) -> Tensor:

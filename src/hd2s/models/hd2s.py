@@ -38,10 +38,11 @@ class HD2S(nn.Module):
     Args:
         encoder: Maps a clip (B, 3, T, H, W) to the features of levels 2-5, each (B, C, t, h, w).
         collapses: For each level a module (B, C, t, h, w) -> (B, C', h, w).
-        decoders: For each level a module (B, C', h, w) -> (B, 1, H / scale, W / scale) in (0, 1).
+        decoders: For each level a module (B, C', h, w) -> log-odds (B, 1, H / scale, W / scale).
         spec: The input that the network expects.
         clip_lengths: The numbers of frames T that the collapses can take.
         scale: The maps are fused at 1 / scale of the input's size and then upsampled bilinearly.
+        fuse_log_odds: Fuse the conspicuity maps' log-odds, instead of the maps as the paper does.
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class HD2S(nn.Module):
         spec: InputSpec,
         clip_lengths: Sequence[int],
         scale: int = 1,
+        fuse_log_odds: bool = False,
     ) -> None:
         super().__init__()
         self.spec = spec
         self.scale = scale
+        self.fuse_log_odds = fuse_log_odds
         self.clip_lengths = tuple(clip_lengths)
         self.encoder = encoder
         self.collapses = nn.ModuleList(collapses)
@@ -80,9 +83,11 @@ class HD2S(nn.Module):
 
     def decode(self, collapsed: Sequence[Tensor]) -> HD2SOutput:
         """Decode the four levels' collapsed features (B, C', h, w) to maps and fuse these."""
-        maps = [decoder(level) for decoder, level in zip(self.decoders, collapsed, strict=True)]
-        conspicuity = torch.cat(maps, dim=1)  # (B, 4, H / scale, W / scale)
-        saliency = upsample(self.fusion(conspicuity), self.scale).sigmoid()
+        levels = [decoder(level) for decoder, level in zip(self.decoders, collapsed, strict=True)]
+        log_odds = torch.cat(levels, dim=1)  # (B, 4, H / scale, W / scale)
+        conspicuity = log_odds.sigmoid()
+        fused = self.fusion(log_odds if self.fuse_log_odds else conspicuity)
+        saliency = upsample(fused, self.scale).sigmoid()
         return HD2SOutput(saliency.squeeze(1), upsample(conspicuity, self.scale))
 
     def _check(self, clip: Tensor) -> None:

@@ -55,7 +55,8 @@ def train(recipe: Recipe, output: Path) -> Path:
 
     Args:
         recipe: The resolved recipe; it is saved as `recipe.json` in the output folder.
-        output: Folder of the run: checkpoints, `metrics.csv`, and at the end `weights.safetensors`.
+        output: Folder of the run: checkpoints, for each start `metrics/version_N/metrics.csv`, and at the
+            end `weights.safetensors`.
 
     Returns:
         Path of the weight file (float16): the best epoch's averaged weights or, when trained on
@@ -71,28 +72,30 @@ def train(recipe: Recipe, output: Path) -> Path:
     seed_everything(recipe.seed, verbose=False)
     module = Supervised(imagenet_lite(), recipe.optim)
     batches, validation = _loaders(recipe, module.model.spec)
-    checkpoints = ModelCheckpoint(
-        output,
-        filename="best",
-        monitor="val/cc" if validation else None,
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-    )
+    checkpoints = [ModelCheckpoint(output, filename="last", enable_version_counter=False)]
+    if validation:
+        checkpoints.append(
+            ModelCheckpoint(
+                output, filename="best", monitor="val/cc", mode="max", enable_version_counter=False
+            )
+        )
     trainer = Trainer(
         max_epochs=recipe.optim.epochs,
         gradient_clip_val=recipe.optim.clip_norm,
-        callbacks=[checkpoints, EMAWeightAveraging(decay=recipe.optim.ema), RichProgressBar()],
-        logger=CSVLogger(output, name="", version=""),
+        callbacks=[*checkpoints, EMAWeightAveraging(decay=recipe.optim.ema), RichProgressBar()],
+        logger=CSVLogger(output, name="metrics"),  # a new file at each start: one alone would be overwritten
         enable_model_summary=False,
-        log_every_n_steps=10,
+        log_every_n_steps=min(10, recipe.data.batches),
         num_sanity_val_steps=0,
+        limit_val_batches=1.0 if validation else 0,
     )
     last = output / "last.ckpt"
-    trainer.fit(module, batches, validation, ckpt_path=str(last) if last.exists() else None)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    best = torch.load(checkpoints.best_model_path or last, map_location="cpu", weights_only=True)
+    try:
+        # No loaders at all, as None, would make Lightning warn.
+        trainer.fit(module, batches, validation or [], ckpt_path=str(last) if last.exists() else None)
+    except SystemExit:  # what Lightning makes of it
+        raise KeyboardInterrupt from None
+    best = torch.load(checkpoints[-1].best_model_path, map_location="cpu", weights_only=True)
     module.load_state_dict(best["state_dict"])
     weights = output / "weights.safetensors"
     io.save(weights, module.model, name=recipe.model, spec=module.model.spec)
