@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import hd2s.inference.engines
+import hd2s.inference.pipeline  # here, or its first import would keep what `bright` puts in place
 import hd2s.models
 from fake_engine import BrightEngine
 
