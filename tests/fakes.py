@@ -132,14 +132,14 @@ def make_gaze_pack(root: Path, *, images: int = 3, num_frames: int = 18) -> Path
             picture = rng.integers(40, 90, (36, 48, 3), np.uint8)
             cv2.circle(picture, (int(x), int(y)), 5, (255, 230, 120), -1)
             write_image(root / folder / "images" / f"{number:03d}.jpg", picture)
-            rows += [(f"{number:03d}.jpg", viewer, x + viewer % 3, y, 250) for viewer in range(6)]
+            rows += [(f"{number:03d}.jpg", viewer, x + viewer % 3 - 1, y, 250) for viewer in range(6)]
         _write_table(root / folder / "fixations.csv", ("image", "viewer", "x", "y", "duration_ms"), rows)
     for folder in ("videos", "fixations"):
         (root / "hevc" / folder).mkdir(parents=True)
     for name in ("Kimono", "Tennis"):
         make_video(root / "hevc" / "videos" / f"{name}.mp4", num_frames=num_frames)
         rows = [
-            (viewer, 40 * i, 39, round(48 * (i + 0.5) / num_frames) + viewer % 2, 16)
+            (viewer, 40 * i, 39, min(46, round(48 * (i + 0.5) / num_frames)) + viewer % 3 - 1, 16)
             for i in range(num_frames)
             for viewer in range(6)
         ]
@@ -169,8 +169,8 @@ def lively_model(spec: InputSpec = SMALL_SPEC, seed: int = 0) -> HD2SLite:
             collapse.filters.add_(0.05 * torch.randn(collapse.filters.shape, generator=generator))
             decoder.head.weight.mul_(factor)
             decoder.head.bias.zero_()
-        model.fusion.weight.fill_(2.0)
-        model.fusion.bias.fill_(-4.0)
+        model.fusion.weight.fill_(0.5)
+        model.fusion.bias.fill_(-0.5)
         _calibrate(model, generator)
     return model
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ def published_order(decoder: Decoder, features: Tensor) -> Tensor:
     """The decoder as the paper draws it: every stage upsamples, then the 1x1 convolution."""
     for stage, scale in zip(decoder.stages, decoder.scales, strict=True):
         features = F.interpolate(stage(features), scale_factor=scale, mode="bilinear", align_corners=False)
-    return decoder.head(features).sigmoid()
+    return decoder.head(features)
 
 
 @torch.no_grad()
@@ -51,16 +52,21 @@ def test_upsampling_keeps_constants_and_a_factor_of_one_keeps_all() -> None:
     assert torch.equal(upsample(torch.full((1, 1, 2, 3), 0.25), 4), torch.full((1, 1, 8, 12), 0.25))
 
 
+@pytest.mark.parametrize("log_odds", [True, False])
 @torch.no_grad()
-def test_saliency_is_a_learned_mixture_of_the_four_levels_in_their_order() -> None:
+def test_saliency_is_a_learned_mixture_of_the_four_levels_in_their_order(log_odds: bool) -> None:
     model = lively_model()
+    assert model.fuse_log_odds
+    model.fuse_log_odds = log_odds
     clip = torch.randn(1, 3, 1, SMALL_SPEC.height, SMALL_SPEC.width)
+    collapsed = model.collapse(model.encoder(clip))
     model.fusion.bias.fill_(0.5)
     for level in range(4):
         model.fusion.weight.zero_()
-        model.fusion.weight[0, level] = 1.0
+        model.fusion.weight[0, level] = 2.0
         saliency, conspicuity = model(clip)
-        torch.testing.assert_close(saliency, (conspicuity[:, level] + 0.5).sigmoid(), rtol=0, atol=1e-5)
-        collapsed = model.collapse(model.encoder(clip))
-        alone = upsample(model.decoders[level](collapsed[level]), model.scale)
-        torch.testing.assert_close(conspicuity[:, level], alone[:, 0], rtol=0, atol=1e-6)
+        logits = model.decoders[level](collapsed[level])[:, 0]
+        alone = upsample(logits.sigmoid()[None], model.scale)[0]
+        torch.testing.assert_close(conspicuity[:, level], alone, rtol=0, atol=1e-6)
+        fused = upsample((2 * (logits if log_odds else logits.sigmoid()) + 0.5)[None], model.scale)[0]
+        torch.testing.assert_close(saliency, fused.sigmoid(), rtol=0, atol=1e-6)

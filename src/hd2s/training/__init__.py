@@ -1,1 +1,1 @@
-"""TODO."""
+"""Training: recipes, batches, the step, the run."""

@@ -20,6 +20,7 @@ from hd2s.data.datasets import gaze
 from hd2s.data.frames import resize
 from hd2s.data.transforms import Window
 from hd2s.data.video import open_source
+from hd2s.errors import DatasetFormatError
 from hd2s.training.recipe import AugmentTable, DataTable
 from hd2s.types import InputSpec
 
@@ -110,7 +111,11 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 class TrainingBatches(Dataset[Batch]):
-    """Training batches by (epoch, index): functions of these and the seed alone, so that runs can resume."""
+    """Training batches by (epoch, index): functions of these and the seed alone, so that runs can resume.
+
+    Raises:
+        DatasetFormatError: Clips are asked for, but no video has a frame with enough fixations.
+    """
 
     def __init__(
         self,
@@ -125,12 +130,17 @@ class TrainingBatches(Dataset[Batch]):
         self.pictures = load_pictures(stills)
         self.footage = [f for f in footage if f.usable]
         self.spec, self.data, self.augment, self.seed = spec, data, augment, seed
+        if data.clips and not self.footage:
+            raise DatasetFormatError(
+                f"No frame of the videos has {data.min_fixations} fixations: lower data.min_fixations, or "
+                "set data.clips=0 to train without videos."
+            )
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         epoch, index = key
         order = np.random.default_rng((self.seed, epoch))
         per_batch = self.data.stills + self.data.pans
-        rounds = -(-per_batch * self.data.batches // len(self.stills))
+        rounds = 1 + per_batch * self.data.batches // len(self.stills)
         shuffled = np.concatenate([order.permutation(len(self.stills)) for _ in range(rounds)])
         chosen = shuffled[index * per_batch : (index + 1) * per_batch]
 

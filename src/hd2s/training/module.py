@@ -41,10 +41,10 @@ class Supervised(LightningModule):
                 f"The loss is {total.item()} at epoch {self.current_epoch}, batch {batch_idx}: "
                 "lower optim.lr and start again; the checkpoints of earlier epochs are untouched."
             )
-        self.log_dict(
-            {f"train/{name}": value for name, value in losses.items()}, on_step=False, on_epoch=True
-        )
-        self.log("train/loss", total.detach(), prog_bar=True)
+        parts = {f"train/{name}": value for name, value in losses.items()}
+        count = len(batch.targets)
+        self.log_dict(parts, on_step=False, on_epoch=True, batch_size=count)
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=count)
         return total
 
     def _predict(self, batch: Batch) -> HD2SOutput:

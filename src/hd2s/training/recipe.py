@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hd2s.errors import InputNotFoundError, RecipeError
 
@@ -18,7 +18,7 @@ else:
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataTable(_Table):
@@ -40,6 +40,12 @@ class DataTable(_Table):
     """Video frames with fewer active fixations are neither trained on nor validated."""
     workers: int = Field(1, ge=0)
     """Processes that prepare batches."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> DataTable:
+        if not self.stills + self.pans + self.clips:
+            raise ValueError("a batch needs at least one of stills, pans and clips")
+        return self
 
 
 class AugmentTable(_Table):

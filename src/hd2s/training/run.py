@@ -74,10 +74,12 @@ def train(recipe: Recipe, output: Path) -> Path:
     batches, validation = _loaders(recipe, module.model.spec)
     checkpoints = [ModelCheckpoint(output, filename="last", enable_version_counter=False)]
     if validation:
-        checkpoints.append(
+        # In front, so that the last checkpoint of an epoch knows which was the best so far.
+        checkpoints.insert(
+            0,
             ModelCheckpoint(
                 output, filename="best", monitor="val/cc", mode="max", enable_version_counter=False
-            )
+            ),
         )
     trainer = Trainer(
         max_epochs=recipe.optim.epochs,
@@ -95,7 +97,7 @@ def train(recipe: Recipe, output: Path) -> Path:
         trainer.fit(module, batches, validation or [], ckpt_path=str(last) if last.exists() else None)
     except SystemExit:  # what Lightning makes of it
         raise KeyboardInterrupt from None
-    best = torch.load(checkpoints[-1].best_model_path, map_location="cpu", weights_only=True)
+    best = torch.load(checkpoints[0].best_model_path, map_location="cpu", weights_only=True)
     module.load_state_dict(best["state_dict"])
     weights = output / "weights.safetensors"
     io.save(weights, module.model, name=recipe.model, spec=module.model.spec)
