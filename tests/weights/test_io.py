@@ -64,7 +64,14 @@ def test_writes_half_floats_without_counters_and_a_readable_header(path: Path) -
             "1.running_var",
         }
         assert {file.get_tensor(key).dtype for key in file.keys()} == {torch.float16}  # noqa: SIM118
-        assert json.loads(file.metadata()["input"])["num_frames"] == 16
+        assert json.loads(file.metadata()["hd2s"])["input"]["num_frames"] == 16
+
+
+def test_the_same_weights_make_the_same_file(path: Path, tmp_path: Path) -> None:
+    for number in range(4):
+        again = tmp_path / f"{number}.safetensors"
+        io.save(again, tiny_model(), name="tiny", spec=SPEC)
+        assert again.read_bytes() == path.read_bytes()
 
 
 def test_others_may_read_what_it_wrote(path: Path) -> None:
@@ -156,15 +163,16 @@ def test_the_hash_notices_a_flipped_bit(path: Path) -> None:
     [
         None,
         {"format": "pt"},
-        {"model": "tiny"},
-        {"input": json.dumps(asdict(SPEC))},
-        {"model": "tiny", "input": "not JSON"},
-        {"model": "tiny", "input": "[1, 2]"},
-        {"model": "tiny", "input": "7"},
-        {"model": "tiny", "input": json.dumps({**asdict(SPEC), "channels": 3})},
-        {"model": "tiny", "input": json.dumps({**asdict(SPEC), "height": 0})},
-        {"model": "tiny", "input": json.dumps({**asdict(SPEC), "height": "tall"})},
-        {"model": "tiny", "input": json.dumps({**asdict(SPEC), "std": [1, 1]})},
+        {"hd2s": "not JSON"},
+        {"hd2s": "[1, 2]"},
+        {"hd2s": "7"},
+        {"hd2s": json.dumps({"model": "tiny"})},
+        {"hd2s": json.dumps({"input": asdict(SPEC)})},
+        {"hd2s": json.dumps({"model": "tiny", "input": 7})},
+        {"hd2s": json.dumps({"model": "tiny", "input": {**asdict(SPEC), "channels": 3}})},
+        {"hd2s": json.dumps({"model": "tiny", "input": {**asdict(SPEC), "height": 0}})},
+        {"hd2s": json.dumps({"model": "tiny", "input": {**asdict(SPEC), "height": "tall"}})},
+        {"hd2s": json.dumps({"model": "tiny", "input": {**asdict(SPEC), "std": [1, 1]}})},
     ],
 )
 def test_files_that_hd2s_did_not_write_are_refused(tmp_path: Path, header: dict[str, str] | None) -> None:

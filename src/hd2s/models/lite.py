@@ -209,12 +209,12 @@ class HD2SLite(HD2S):
             spec=spec,
             clip_lengths=(1, spec.num_frames),
             scale=4,
-            # The levels agree by multiplying their odds. Fusing the maps themselves, as the paper does, bounds
-            # the output's contrast and lets weak levels blur it (experiments: docs/hd2s-lite.md).
+            # The levels agree by multiplying their odds. Fusing the maps themselves, as the paper does,
+            # bounds the output's contrast and lets weak levels blur it (see docs/hd2s-lite.md).
             fuse_log_odds=True,
         )
         self.fusion.weight = nn.Parameter(torch.full_like(self.fusion.weight, 0.25))
-        self.fusion.bias = nn.Parameter(torch.zeros(1))
+        self.fusion.bias = nn.Parameter(torch.tensor([-1.2]))  # peaks are not flattened by the last sigmoid
 
     def encode(self, frames: Tensor) -> list[Tensor]:
         """Encode frames (N, 3, H, W) to the features of levels 2-5, each (N, C, h, w)."""

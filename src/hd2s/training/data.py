@@ -128,6 +128,7 @@ class TrainingBatches(Dataset[Batch]):
     ) -> None:
         self.stills = stills
         self.pictures = load_pictures(stills)
+        self.pool = [i for i, still in enumerate(stills) for _ in range(getattr(data.repeat, still.domain))]
         self.footage = [f for f in footage if f.usable]
         self.spec, self.data, self.augment, self.seed = spec, data, augment, seed
         if data.clips and not self.footage:
@@ -140,8 +141,8 @@ class TrainingBatches(Dataset[Batch]):
         epoch, index = key
         order = np.random.default_rng((self.seed, epoch))
         per_batch = self.data.stills + self.data.pans
-        rounds = 1 + per_batch * self.data.batches // len(self.stills)
-        shuffled = np.concatenate([order.permutation(len(self.stills)) for _ in range(rounds)])
+        rounds = 1 + per_batch * self.data.batches // len(self.pool)
+        shuffled = np.concatenate([order.permutation(self.pool) for _ in range(rounds)])
         chosen = shuffled[index * per_batch : (index + 1) * per_batch]
 
         rng = np.random.default_rng((self.seed, epoch, index))
@@ -190,6 +191,10 @@ class TrainingBatches(Dataset[Batch]):
         views = np.stack([transforms.cut(f, w, size) for f, w in zip(frames, windows, strict=True)])
         target = transforms.cut_target(points, windows[-1], frames[-1].shape[:2], size)
         if not target.any():  # everybody looks elsewhere: show the whole picture instead
+            if windows[-1] == transforms.FULL:
+                raise DatasetFormatError(
+                    f"All of the {len(points)} fixations of a picture lie outside of it."
+                )
             return self._views(frames, [transforms.FULL] * len(frames), points, rng)
         light, contrast = rng.uniform(-1, 1, 2) * (self.augment.brightness, self.augment.contrast)
         x = transforms.jitter_light(transforms.normalise(views, self.spec), light, 1.0 + contrast)

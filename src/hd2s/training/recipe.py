@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,6 +19,14 @@ else:
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class RepeatTable(_Table):
+    """How often the images of each folder count: with 2 they are drawn twice as often as with 1."""
+
+    osie: Annotated[int, Field(ge=1)] = 1
+    crowd: Annotated[int, Field(ge=1)] = 1
+    scene: Annotated[int, Field(ge=1)] = 1
 
 
 class DataTable(_Table):
@@ -36,6 +44,7 @@ class DataTable(_Table):
     """Clips of videos in a batch."""
     batches: int = Field(gt=0)
     """Batches in an epoch."""
+    repeat: RepeatTable = RepeatTable()
     min_fixations: int = Field(5, ge=1)
     """Video frames with fewer active fixations are neither trained on nor validated."""
     workers: int = Field(1, ge=0)

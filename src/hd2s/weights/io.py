@@ -19,6 +19,7 @@ from hd2s.errors import HD2SError, InputNotFoundError, WeightsError
 from hd2s.types import InputSpec
 
 _SHOWN_KEYS = 5
+_HEADER_KEY = "hd2s"  # one key, because the order of several is random, and with it the file's hash
 
 
 def save(
@@ -33,7 +34,7 @@ def save(
         for key, value in model.state_dict().items()
         if not key.endswith("num_batches_tracked")
     }
-    header = {"model": name, "input": json.dumps(asdict(spec))}
+    header = {_HEADER_KEY: json.dumps({"model": name, "input": asdict(spec)})}
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(serialise(state, header))  # unlike save_file, with the usual permissions
     os.replace(temporary, path)
@@ -49,10 +50,10 @@ def read_header(path: Path) -> tuple[str, InputSpec]:
     with _opened(path) as file:
         header = file.metadata() or {}
     try:
-        fields: dict[str, Any] = json.loads(header["input"])
-        fields |= {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
-        spec = InputSpec(**fields)
-        return header["model"], spec
+        fields: dict[str, Any] = json.loads(header[_HEADER_KEY])
+        spec: dict[str, Any] = fields["input"]
+        spec |= {key: tuple(value) for key, value in spec.items() if isinstance(value, list)}
+        return fields["model"], InputSpec(**spec)
     except (KeyError, TypeError, AttributeError, ValueError, HD2SError) as error:
         raise WeightsError(
             f"{path} does not say which hd2s network and input it is for ({error!r}). "
