@@ -103,10 +103,11 @@ class _Job:
 
     def run(self, paths: list[str], network: Engine) -> list[dict[str, Any]]:
         """Predict all inputs; tell what became of each."""
-        from hd2s.cli.progress import progress_bars
+        from hd2s.cli.progress import log_above, progress_bars
 
         entries = []
-        with progress_bars(["total", *(Path(path).name for path in paths)]) as progress:
+        bars = progress_bars(["total", *(Path(path).name for path in paths)])
+        with bars as progress, log_above(bars.console):
             total = progress.add_task("total", total=len(paths), unit="inputs", visible=len(paths) > 1)
             for path in paths:
                 entry = self._one(path, network, progress)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
+
+from hd2s.cli.common import complain
 
 _NAME_WIDTH, _BAR_WIDTH, _RATE_WIDTH = 30, 24, 24
 
@@ -35,6 +39,31 @@ def progress_bars(names: Iterable[str]) -> Progress:
         TimeRemainingColumn(elapsed_when_finished=True),
         console=Console(stderr=True),
     )
+
+
+class _Above(logging.Handler):
+    """Prints what the library logs above the bars."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(record.getMessage(), self._console)
+
+
+@contextmanager
+def log_above(console: Console) -> Iterator[None]:
+    """Show the library's log messages on a console for a while."""
+    logger, handler = logging.getLogger("hd2s"), _Above(console)
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def finish(progress: Progress, task_id: TaskID, steps: int) -> None:

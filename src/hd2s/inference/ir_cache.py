@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from hd2s import models
 
+_logger = logging.getLogger(__name__)
 _FILES = ("graph.xml", "graph.bin")
 
 
@@ -72,6 +74,7 @@ def _read(folder: Path) -> Any:
 def _build(module: nn.Module, examples: Sequence[Tensor], folder: Path) -> Any:
     import openvino
 
+    _logger.info("preparing OpenVINO for these weights; this takes some seconds, but only once")
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the shapes are meant to be fixed by the trace
         traced = torch.jit.trace(module, tuple(examples), check_trace=False)  # type: ignore[no-untyped-call]
