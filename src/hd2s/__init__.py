@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hd2s.inference.pipeline import predict as predict
     from hd2s.inference.pipeline import render as render
     from hd2s.inference.predictor import Predictor as Predictor
+    from hd2s.inference.writers import Style as Style
     from hd2s.models import load as load
     from hd2s.types import InputSpec as InputSpec
     from hd2s.types import SaliencyFrame as SaliencyFrame
@@ -22,6 +23,7 @@ _HOME = {
     "InputSpec": "hd2s.types",
     "Predictor": "hd2s.inference.predictor",
     "SaliencyFrame": "hd2s.types",
+    "Style": "hd2s.inference.writers",
     "VideoInfo": "hd2s.types",
     "load": "hd2s.models",
     "predict": "hd2s.inference.pipeline",
@@ -32,6 +34,7 @@ __all__ = [
     "InputSpec",
     "Predictor",
     "SaliencyFrame",
+    "Style",
     "VideoInfo",
     "__version__",
     "errors",

@@ -116,7 +116,7 @@ def render(
         save: Kinds of results: "overlay", "video", "maps", "npz", "gif", "csv", "conspicuity"; see
             `hd2s.inference.writers`.
         model: Name of the network, or an engine that runs one.
-        style: How results look.
+        style: How results look; the defaults of `hd2s.Style` if None.
         overwrite: Make results again that are there already.
         on_frame: Called after each frame, for showing progress.
 

@@ -38,6 +38,11 @@ class Style:
     Raises:
         UnknownNameError: No such colormap, or another number of bits.
         ValueError: `alpha` is not in [0, 1].
+
+    Example:
+        >>> import hd2s
+        >>> hd2s.Style(alpha=0.4)
+        Style(colormap='turbo', alpha=0.4, map_bits=8)
     """
 
     colormap: str = "turbo"
