@@ -87,6 +87,15 @@ class OptimTable(_Table):
     """Decay of the moving average of the weights, which is what is validated and saved."""
 
 
+class LossTable(_Table):
+    """What is added to the paper's loss, which is the sum of the KL divergences of all five maps."""
+
+    cc: float = Field(0.0, ge=0)
+    """Weight of minus the correlation (CC) of the output with the target density."""
+    nss: float = Field(0.0, ge=0)
+    """Weight of minus the mean standardised output under the target density (NSS)."""
+
+
 class ValidateTable(_Table):
     """How the validation part is scored after each epoch."""
 
@@ -101,6 +110,7 @@ class Recipe(_Table):
     seed: int = Field(ge=0)
     data: DataTable
     augment: AugmentTable
+    loss: LossTable = LossTable(cc=0.0, nss=0.0)
     optim: OptimTable
     validate_: ValidateTable = Field(alias="validate")
 

@@ -70,7 +70,7 @@ def train(recipe: Recipe, output: Path) -> Path:
     _claim(recipe, output)
     _keep_freed_memory()
     seed_everything(recipe.seed, verbose=False)
-    module = Supervised(imagenet_lite(), recipe.optim)
+    module = Supervised(imagenet_lite(), recipe.optim, recipe.loss)
     batches, validation = _loaders(recipe, module.model.spec)
     checkpoints = [ModelCheckpoint(output, filename="last", enable_version_counter=False)]
     if validation:
