@@ -32,6 +32,7 @@ from hd2s.metrics.functional import cc, kl_divergence, nss
 
 METRICS = {"CC": cc, "NSS": nss, "KLD": kl_divergence}
 MIN_FIXATIONS, FIRST_FRAME = 5, 15
+BARS = Console(stderr=True)
 
 Map = NDArray[np.float32]
 Scores = dict[str, dict[str, list[list[float]]]]  # predictor -> clip -> scores of each frame
@@ -57,7 +58,7 @@ def score(prediction: Map, counts: Map, target: Map) -> list[float]:
 
 def score_stills(root: Path, engine: Engine, scores: Scores) -> None:
     """Score every validation image; each folder is one clip."""
-    for still in track(gaze.stills(root, "validation"), "images"):
+    for still in track(gaze.stills(root, "validation"), "images", console=BARS):
         (frame,) = hd2s.predict(still.path, model=engine)
         height, width = frame.saliency.shape
         truth = density(still.points, height, width)
@@ -111,7 +112,7 @@ def main() -> None:
     engine = open_engine(hd2s.load("hd2s-lite", options.weights))
     scores: Scores = defaultdict(lambda: defaultdict(list))
     score_stills(options.root, engine, scores)
-    for video in track(gaze.videos(options.root, "validation"), "videos"):
+    for video in track(gaze.videos(options.root, "validation"), "videos", console=BARS):
         score_video(video, engine, scores)
     means = summary(scores)
     if options.json:

@@ -16,12 +16,10 @@ from hd2s.metrics.functional import cc, nss
 from hd2s.models import HD2SOutput
 from hd2s.training.data import Batch, ValidationSample
 from hd2s.training.module import Supervised
-from hd2s.training.recipe import LossTable, OptimTable
+from hd2s.training.recipe import OptimTable
 
 HEIGHT, WIDTH, FRAMES = SMALL_SPEC.height, SMALL_SPEC.width, SMALL_SPEC.num_frames
 OPTIM = OptimTable(epochs=2, lr=1e-2, encoder_lr=1e-3, weight_decay=0.0, warmup=0.25, clip_norm=5.0, ema=0.9)
-
-PLAIN = LossTable(cc=0.0, nss=0.0)
 
 
 def random_batch(stills: int, clips: int) -> Batch:
@@ -34,7 +32,7 @@ def random_batch(stills: int, clips: int) -> Batch:
 
 @pytest.fixture
 def module() -> Supervised:
-    return Supervised(lively_model(), OPTIM, PLAIN)
+    return Supervised(lively_model(), OPTIM)
 
 
 @pytest.mark.parametrize(("stills", "clips"), [(2, 2), (2, 0), (0, 2)])
@@ -101,22 +99,6 @@ def test_learning_rates_rise_and_then_fall_along_a_cosine(module: Supervised) ->
         assert (series[5], series[-1]) == pytest.approx((1.0, 0.0109), abs=1e-3)
 
 
-def test_the_recipe_adds_cc_and_nss_of_the_output_to_the_loss(
-    module: Supervised, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("log", "log_dict"):
-        monkeypatch.setattr(module, name, lambda *_, **__: None)
-    module.eval()
-    batch = random_batch(2, 1)
-    output = module._predict(batch)
-    plain = sum(hierarchical_kl(output, batch.targets).values())
-    assert module.training_step(batch, 0).item() == pytest.approx(plain.item(), rel=1e-5)
-    module.loss = LossTable(cc=2.0, nss=0.5)
-    more = -2 * cc(output.saliency, batch.targets).mean() - 0.5 * nss(output.saliency, batch.targets).mean()
-    assert abs(more.item()) > 1e-3
-    assert module.training_step(batch, 0).item() == pytest.approx((plain + more).item(), rel=1e-5)
-
-
 class Echo(nn.Module):
     """Predicts the first channel of the newest frame."""
 
@@ -125,7 +107,7 @@ class Echo(nn.Module):
 
 
 def test_scores_are_means_over_frames_then_clips_then_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = Supervised(Echo(), OPTIM, PLAIN)  # type: ignore[arg-type]
+    module = Supervised(Echo(), OPTIM)  # type: ignore[arg-type]
     logged: dict[str, Any] = {}
     monkeypatch.setattr(module, "log", lambda name, value, **_: logged.update({name: value}))
     monkeypatch.setattr(module, "log_dict", lambda values, **_: logged.update(values))

@@ -214,7 +214,7 @@ class HD2SLite(HD2S):
             fuse_log_odds=True,
         )
         self.fusion.weight = nn.Parameter(torch.full_like(self.fusion.weight, 0.25))
-        self.fusion.bias = nn.Parameter(torch.tensor([-1.2]))  # peaks are not flattened by the last sigmoid
+        self.fusion.bias = nn.Parameter(torch.zeros(1))
 
     def encode(self, frames: Tensor) -> list[Tensor]:
         """Encode frames (N, 3, H, W) to the features of levels 2-5, each (N, C, h, w)."""

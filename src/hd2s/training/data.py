@@ -128,7 +128,6 @@ class TrainingBatches(Dataset[Batch]):
     ) -> None:
         self.stills = stills
         self.pictures = load_pictures(stills)
-        self.pool = [i for i, still in enumerate(stills) for _ in range(getattr(data.repeat, still.domain))]
         self.footage = [f for f in footage if f.usable]
         self.spec, self.data, self.augment, self.seed = spec, data, augment, seed
         if data.clips and not self.footage:
@@ -141,8 +140,8 @@ class TrainingBatches(Dataset[Batch]):
         epoch, index = key
         order = np.random.default_rng((self.seed, epoch))
         per_batch = self.data.stills + self.data.pans
-        rounds = 1 + per_batch * self.data.batches // len(self.pool)
-        shuffled = np.concatenate([order.permutation(self.pool) for _ in range(rounds)])
+        rounds = 1 + per_batch * self.data.batches // len(self.stills)
+        shuffled = np.concatenate([order.permutation(len(self.stills)) for _ in range(rounds)])
         chosen = shuffled[index * per_batch : (index + 1) * per_batch]
 
         rng = np.random.default_rng((self.seed, epoch, index))

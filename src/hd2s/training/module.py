@@ -16,7 +16,7 @@ from hd2s.losses import hierarchical_kl
 from hd2s.metrics.functional import cc, nss
 from hd2s.models import HD2SLite, HD2SOutput
 from hd2s.training.data import Batch, ValidationSample
-from hd2s.training.recipe import LossTable, OptimTable
+from hd2s.training.recipe import OptimTable
 
 
 class Supervised(LightningModule):
@@ -26,21 +26,15 @@ class Supervised(LightningModule):
     last frame alone, which makes a step four times as fast; the temporal filters learn from all.
     """
 
-    def __init__(self, model: HD2SLite, optim: OptimTable, loss: LossTable) -> None:
+    def __init__(self, model: HD2SLite, optim: OptimTable) -> None:
         super().__init__()
         self.model = model
         self.optim = optim
-        self.loss = loss
         self._scores: dict[str, list[tuple[float, float]]] = defaultdict(list)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the sum of the five KL divergences and of what the recipe adds."""
-        output = self._predict(batch)
-        losses = hierarchical_kl(output, batch.targets)
-        if self.loss.cc:
-            losses["cc"] = -self.loss.cc * cc(output.saliency, batch.targets).mean()
-        if self.loss.nss:
-            losses["nss"] = -self.loss.nss * nss(output.saliency, batch.targets).mean()
+        """Return the sum of the five KL divergences."""
+        losses = hierarchical_kl(self._predict(batch), batch.targets)
         total = torch.stack(list(losses.values())).sum()
         if not total.isfinite():
             raise TrainingError(

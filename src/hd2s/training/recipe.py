@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,14 +19,6 @@ else:
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class RepeatTable(_Table):
-    """How often the images of each folder count: with 2 they are drawn twice as often as with 1."""
-
-    osie: Annotated[int, Field(ge=1)] = 1
-    crowd: Annotated[int, Field(ge=1)] = 1
-    scene: Annotated[int, Field(ge=1)] = 1
 
 
 class DataTable(_Table):
@@ -44,7 +36,6 @@ class DataTable(_Table):
     """Clips of videos in a batch."""
     batches: int = Field(gt=0)
     """Batches in an epoch."""
-    repeat: RepeatTable = RepeatTable()
     min_fixations: int = Field(5, ge=1)
     """Video frames with fewer active fixations are neither trained on nor validated."""
     workers: int = Field(1, ge=0)
@@ -87,13 +78,15 @@ class OptimTable(_Table):
     """Decay of the moving average of the weights, which is what is validated and saved."""
 
 
-class LossTable(_Table):
-    """What is added to the paper's loss, which is the sum of the KL divergences of all five maps."""
+class OutputTable(_Table):
+    """What is done to the trained network's output: log-odds z become scale * z + shift.
 
-    cc: float = Field(0.0, ge=0)
-    """Weight of minus the correlation (CC) of the output with the target density."""
-    nss: float = Field(0.0, ge=0)
-    """Weight of minus the mean standardised output under the target density (NSS)."""
+    A network trained by KL divergence flattens the tops of its peaks on videos that it has not seen; CC and
+    NSS gain where they are drawn out again.
+    """
+
+    scale: float = Field(gt=0)
+    shift: float
 
 
 class ValidateTable(_Table):
@@ -110,9 +103,9 @@ class Recipe(_Table):
     seed: int = Field(ge=0)
     data: DataTable
     augment: AugmentTable
-    loss: LossTable = LossTable(cc=0.0, nss=0.0)
     optim: OptimTable
     validate_: ValidateTable = Field(alias="validate")
+    output: OutputTable
 
 
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader as Loader
 
 from hd2s.data.datasets import gaze
 from hd2s.errors import MissingExtraError, RecipeError
-from hd2s.models import HD2SLite
+from hd2s.models import HD2S, HD2SLite
 from hd2s.training.data import (
     Batch,
     EpochSampler,
@@ -24,7 +24,7 @@ from hd2s.training.data import (
     load_footage,
 )
 from hd2s.training.module import Supervised
-from hd2s.training.recipe import Recipe
+from hd2s.training.recipe import OutputTable, Recipe
 from hd2s.types import InputSpec
 from hd2s.weights import io
 from hd2s.weights.convert import efficientnet_lite0
@@ -70,7 +70,7 @@ def train(recipe: Recipe, output: Path) -> Path:
     _claim(recipe, output)
     _keep_freed_memory()
     seed_everything(recipe.seed, verbose=False)
-    module = Supervised(imagenet_lite(), recipe.optim, recipe.loss)
+    module = Supervised(imagenet_lite(), recipe.optim)
     batches, validation = _loaders(recipe, module.model.spec)
     checkpoints = [ModelCheckpoint(output, filename="last", enable_version_counter=False)]
     if validation:
@@ -99,9 +99,19 @@ def train(recipe: Recipe, output: Path) -> Path:
         raise KeyboardInterrupt from None
     best = torch.load(checkpoints[0].best_model_path, map_location="cpu", weights_only=True)
     module.load_state_dict(best["state_dict"])
+    reshape_output(module.model, recipe.output)
     weights = output / "weights.safetensors"
     io.save(weights, module.model, name=recipe.model, spec=module.model.spec)
     return weights
+
+
+def reshape_output(model: HD2S, output: OutputTable) -> None:
+    """Fold the recipe's change of the output's log-odds into the fusion."""
+    with torch.no_grad():
+        model.fusion.weight *= output.scale
+        bias = model.fusion.bias
+        assert bias is not None
+        bias.mul_(output.scale).add_(output.shift)
 
 
 def _keep_freed_memory() -> None:

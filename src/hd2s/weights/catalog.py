@@ -75,8 +75,8 @@ WEIGHTS: dict[str, WeightRecord] = {
     "hd2s-lite": WeightRecord(
         name="hd2s-lite",
         path=Path(__file__).with_name("hd2s-lite.safetensors"),
-        sha256="fc08ffb11e922717b28a5b0a43086a87e60dd4ee3edec276d7eea686ef9b870f",
-        size_bytes=7030018,
+        sha256="c5d1e2b5e1acda047d2b907bead24fd50918dd17ec5ea524fc95bcd1bc7f4cca",
+        size_bytes=7030034,
         license="Apache-2.0",
         commercial_use=True,
         input=InputSpec(height=192, width=256, num_frames=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
