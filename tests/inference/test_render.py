@@ -178,7 +178,7 @@ class TestDisplayScale:
         scale = DisplayScale()
         scale(np.full((2, 2), 0.8, np.float32), 0)
         weak = scale(np.full((2, 2), 0.4, np.float32), 0.04)
-        assert 127 <= weak.max() <= 129  # its own maximum would make it 255
+        assert 127 <= weak.max() <= 134  # its own maximum would make it 255
         assert abs(int(scale(np.full((2, 2), 0.8, np.float32), 0.08).max()) - 255) <= 3
 
     def test_adapts_over_seconds(self) -> None:

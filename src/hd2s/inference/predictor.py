@@ -33,6 +33,22 @@ class _Target(NamedTuple):
     size_hw: tuple[int, int]
 
 
+class _Small(NamedTuple):
+    """The maps of a frame at the network's size."""
+
+    target: _Target
+    saliency: NDArray[np.float32]
+    conspicuity: NDArray[np.float32] | None
+
+    def enlarged(self) -> SaliencyFrame:
+        """The result at the size of the frame."""
+        number, time_seconds, size_hw = self.target
+        levels = None
+        if self.conspicuity is not None:
+            levels = np.stack([_resized(level, size_hw) for level in self.conspicuity])
+        return SaliencyFrame(number, time_seconds, _resized(self.saliency, size_hw), levels)
+
+
 class _End(NamedTuple):
     """What a thread hands over last."""
 
@@ -109,31 +125,39 @@ class Predictor:
         Raises:
             InputShapeError: The image is no (H, W, 3) uint8 array.
         """
+        return (small.enlarged() for small in self._push(image, time_seconds, size_hw))
+
+    def flush(self) -> Iterator[SaliencyFrame]:
+        """Give the maps of the frames that are left and get ready for another video."""
+        return (small.enlarged() for small in self._flush())
+
+    def _push(
+        self, image: NDArray[np.uint8], time_seconds: float | None, size_hw: tuple[int, int] | None
+    ) -> list[_Small]:
         small = resize(image, self.spec.height, self.spec.width)
         time = self._pushed / _DEFAULT_FPS if time_seconds is None else time_seconds
         self._targets.append(_Target(self._pushed, time, size_hw or image.shape[:2]))
         self._pushed += 1
         self._images.append(small)
-        return self._advance(final=False) if self._live or len(self._images) == BATCH else iter(())
+        return self._advance(final=False) if self._live or len(self._images) == BATCH else []
 
-    def flush(self) -> Iterator[SaliencyFrame]:
-        """Give the maps of the frames that are left and get ready for another video."""
+    def _flush(self) -> list[_Small]:
         rest = self._advance(final=True)
         self._reset()
         return rest
 
-    def _advance(self, *, final: bool) -> Iterator[SaliencyFrame]:
+    def _advance(self, *, final: bool) -> list[_Small]:
         """Encode the waiting images and predict what can be predicted."""
         past = self.spec.num_frames - 1
         if self._images:
             self._encode(past)
         if self._features is None:
-            return iter(())
+            return []
         count = len(self._features[0])
         runs: list[list[_Pair]] = []
         if not self._opened:
             if count < 2 * past and not final:
-                return iter(())
+                return []
             order = opening(count, self.spec.num_frames)
             backwards = self._slide([level[order] for level in self._features])
             runs.append(backwards[::-1])
@@ -141,8 +165,7 @@ class Predictor:
         if count > past:
             runs.append(self._slide(self._features))
             self._features = [level[-past:] for level in self._features]
-        done = [(self._targets.popleft(), *pair) for pair in chain.from_iterable(runs)]
-        return (self._result(*item) for item in done)
+        return [_Small(self._targets.popleft(), *pair) for pair in chain.from_iterable(runs)]
 
     def _slide(self, features: list[Any]) -> list[_Pair]:
         """Predict a run of frames: for each its saliency and, if wanted, its conspicuity maps."""
@@ -161,16 +184,8 @@ class Predictor:
             new = [self._engine.concat(pair) for pair in zip(before, new, strict=True)]
         self._features = new
 
-    def _result(
-        self, target: _Target, saliency: NDArray[np.float32], conspicuity: NDArray[np.float32] | None
-    ) -> SaliencyFrame:
-        levels = None
-        if conspicuity is not None:
-            levels = np.stack([_enlarged(level, target.size_hw) for level in conspicuity])
-        return SaliencyFrame(target.number, target.time_seconds, _enlarged(saliency, target.size_hw), levels)
 
-
-def _enlarged(saliency: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.float32]:
+def _resized(saliency: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.float32]:
     """Resize a map bilinearly, or by area averaging where it gets smaller."""
     smaller = size_hw[0] < saliency.shape[0] and size_hw[1] < saliency.shape[1]
     method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
@@ -196,18 +211,21 @@ def predict_frames(
         for frame in source:
             yield frame, frame.rgb(predictor.spec.height, predictor.spec.width)
 
-    def predict() -> Generator[tuple[Frame, SaliencyFrame]]:
+    def predict() -> Generator[tuple[Frame, _Small]]:
         waiting: deque[Frame] = deque()
         with closing(prefetch(decode(), 2 * BATCH)) as frames:
             for frame, small in frames:
                 waiting.append(frame)
                 size_hw = frame.picture.height, frame.picture.width
-                for result in predictor.push(small, time_seconds=frame.time_seconds, size_hw=size_hw):
+                for result in predictor._push(small, frame.time_seconds, size_hw):
                     yield waiting.popleft(), result
-        for result in predictor.flush():
+        for result in predictor._flush():
             yield waiting.popleft(), result
 
-    return prefetch(predict(), 2)
+    # A batch ahead: while the caller works on one, the next is predicted.
+    with closing(prefetch(predict(), BATCH)) as pairs:
+        for frame, result in pairs:
+            yield frame, result.enlarged()
 
 
 def prefetch(items: Generator[_T], ahead: int) -> Generator[_T]:

@@ -30,11 +30,11 @@ COLORMAPS: dict[str, int] = {
 }
 
 # Opacity of the heat map: none up to the first value (the picture stays as it is), full from the second on.
-_CLEAR_BELOW, _OPAQUE_FROM = 0.04, 0.5
+_CLEAR_BELOW, _OPAQUE_FROM = 0.04, 0.4
 
 # Time constants of `DisplayScale` in seconds, and the smallest peak that is stretched to full heat: a map
 # that is black in 8 bits stays black.
-_RISE_SECONDS, _FALL_SECONDS, _MIN_PEAK = 0.25, 4.0, 1 / 255
+_RISE_SECONDS, _FALL_SECONDS, _MIN_PEAK = 0.25, 1.0, 1 / 255
 
 # Weights of red and blue in luma for each AVColorSpace (ITU-T H.273, table 4).
 _BT709_WEIGHTS, _BT601_WEIGHTS, _BT2020_WEIGHTS = (0.2126, 0.0722), (0.299, 0.114), (0.2627, 0.0593)
@@ -64,7 +64,7 @@ class DisplayScale:
 
     The values of maps are comparable between frames, but their peak may be far below 1. Heat 255 is therefore
     a running peak: it starts at the first map's peak, follows a higher one within a quarter of a second and
-    forgets it over some four seconds. A frame's own peak alone never sets the scale, so nothing flickers.
+    forgets it over a second or two. A frame's own peak alone never sets the scale, so nothing flickers.
     """
 
     def __init__(self) -> None:
