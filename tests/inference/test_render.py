@@ -144,7 +144,7 @@ class TestBlend:
         blend(blended, np.full((32, 48), 10, np.uint8), heat_tables(colormap_yuv("turbo", 32, BT709), 1))
         np.testing.assert_array_equal(blended, i420)
 
-    @pytest.mark.parametrize(("heat", "opacity"), [(255, 0.6), (128, 0.6), (69, 0.3)])
+    @pytest.mark.parametrize(("heat", "opacity"), [(255, 0.6), (128, 0.6), (56, 0.3)])
     def test_equals_blending_in_rgb(self, heat: int, opacity: float) -> None:
         picture, tags = to_i420(flat((120, 140, 100)))
         blend(picture, np.full((32, 48), heat, np.uint8), heat_tables(colormap_yuv("turbo", 32, tags), 0.6))
