@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from hd2s.errors import InputShapeError
 
+_MAX_SIDE, _MAX_FRAMES = 4096, 1024  # the header of a weight file must not make us allocate any amount
+
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
@@ -23,7 +25,7 @@ class InputSpec:
         std: Divisor for R, G, B on the scale [0, 1].
 
     Raises:
-        InputShapeError: A size or std is not positive, or there are not three means and stds.
+        InputShapeError: A size is out of range, a std not positive, or there are not three means and stds.
 
     Example:
         >>> import hd2s
@@ -38,8 +40,11 @@ class InputSpec:
     std: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        if min(self.height, self.width, self.num_frames) < 1:
-            raise InputShapeError(f"InputSpec needs positive sizes, got {self}.")
+        sides = self.height, self.width
+        if min(*sides, self.num_frames) < 1 or max(sides) > _MAX_SIDE or self.num_frames > _MAX_FRAMES:
+            raise InputShapeError(
+                f"InputSpec needs sides from 1 to {_MAX_SIDE} and 1 to {_MAX_FRAMES} frames, got {self}."
+            )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise InputShapeError(f"InputSpec needs three means and three positive stds, got {self}.")
 

@@ -11,7 +11,7 @@ import torch
 import hd2s
 from fakes import SMALL_SPEC, lively_model
 from hd2s import models
-from hd2s.errors import InputNotFoundError, UnknownNameError, WeightsError
+from hd2s.errors import InputNotFoundError, InputShapeError, UnknownNameError, WeightsError
 from hd2s.models import HD2SLite
 from hd2s.weights import io
 from hd2s.weights.catalog import WEIGHTS
@@ -52,13 +52,23 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
         hd2s.load(weights=tmp_path / "none.safetensors")
 
 
-def test_weights_of_another_network_or_input_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     path, model = tmp_path / "other.safetensors", lively_model()
     io.save(path, model, name="hd2s", spec=model.spec)
-    with pytest.raises(WeightsError, match="is for 'hd2s' with .* not for 'hd2s-lite'"):
+    with pytest.raises(WeightsError, match="is for 'hd2s', not for 'hd2s-lite'"):
         hd2s.load(weights=path)
-    io.save(path, model, name="hd2s-lite", spec=SMALL_SPEC)
-    with pytest.raises(WeightsError, match="height=64.* not for 'hd2s-lite' with .*height=192"):
+
+
+def test_the_input_travels_with_the_weights(tmp_path: Path) -> None:
+    path = tmp_path / "small.safetensors"
+    io.save(path, lively_model(), name="hd2s-lite", spec=SMALL_SPEC)
+    assert hd2s.load(weights=path).spec == SMALL_SPEC
+
+
+def test_an_input_that_does_not_fit_the_strides_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "odd.safetensors"
+    io.save(path, lively_model(), name="hd2s-lite", spec=replace(SMALL_SPEC, height=100))
+    with pytest.raises(InputShapeError, match="multiples of 32"):
         hd2s.load(weights=path)
 
 

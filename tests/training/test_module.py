@@ -75,7 +75,9 @@ def test_a_step_reaches_every_parameter_and_spares_the_statistics_of_the_encoder
 def test_a_loss_that_is_no_number_ends_the_training_with_advice(module: Supervised) -> None:
     batch = random_batch(1, 0)
     batch.stills[0, 0, 0, 0] = torch.nan
-    with pytest.raises(TrainingError, match=r"The loss is nan at epoch 0, batch 3: lower optim\.lr"):
+    with pytest.raises(
+        TrainingError, match=r"The loss is nan at epoch 0, batch 3: start again with a lower optim\.lr"
+    ):
         module.training_step(batch, 3)
 
 

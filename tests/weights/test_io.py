@@ -172,6 +172,8 @@ def test_the_hash_notices_a_flipped_bit(path: Path) -> None:
         {"hd2s": json.dumps({"model": "tiny", "input": {**asdict(SPEC), "channels": 3}})},
         {"hd2s": json.dumps({"model": "tiny", "input": {**asdict(SPEC), "height": 0}})},
         {"hd2s": json.dumps({"model": "tiny", "input": {**asdict(SPEC), "height": "tall"}})},
+        {"hd2s": json.dumps({"model": "tiny", "input": {**asdict(SPEC), "width": 2**20}})},
+        {"hd2s": json.dumps({"model": "tiny", "input": {**asdict(SPEC), "num_frames": 2**30}})},
         {"hd2s": json.dumps({"model": "tiny", "input": {**asdict(SPEC), "std": [1, 1]}})},
     ],
 )

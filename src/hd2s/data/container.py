@@ -56,10 +56,11 @@ class ContainerSource(FrameSource):
             VideoDecodeError: It holds no video that can be decoded.
         """
         super().__init__()
-        self._shown = _without_password(address.removeprefix("file:"))
+        self._shown = without_password(address.removeprefix("file:"))
         self._container = _open(address, self._shown, device_format, timed=may_be_live)
         try:
-            ends = self._container.duration is not None or (self._container.size or 0) > 0
+            playlist = self._container.format.name == "hls"  # its size is not that of the video
+            ends = self._container.duration is not None or (not playlist and (self._container.size or 0) > 0)
             live = may_be_live and not ends
             self._stream = _video_stream(self._container, self._shown)
             _prepare_decoder(self._stream, self._shown, live)
@@ -241,7 +242,7 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _without_password(address: str) -> str:
+def without_password(address: str) -> str:
     """Drop user and password from a URL, for messages."""
     parts = urlsplit(address)
     if "@" not in parts.netloc:

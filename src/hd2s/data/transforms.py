@@ -43,7 +43,7 @@ def fixation_map(points: NDArray[np.float32], height: int, width: int) -> NDArra
 
 
 def density_map(counts: NDArray[np.float32], sigma_xy: tuple[float, float]) -> NDArray[np.float32]:
-    """Blur a fixation map (H, W) with a Gaussian of `sigma_xy` pixels, reflected at no border."""
+    """Blur a fixation map (H, W) with a Gaussian of `sigma_xy` pixels, zeros beyond the borders."""
     blurred: NDArray[Any] = cv2.GaussianBlur(
         counts, (0, 0), sigmaX=sigma_xy[0], sigmaY=sigma_xy[1], borderType=cv2.BORDER_CONSTANT
     )

@@ -1,1 +1,1 @@
-"""TODO."""
+"""From frames to maps and files."""

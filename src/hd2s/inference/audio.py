@@ -10,9 +10,12 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.packet import Packet
 
+from hd2s.data.container import without_password
+
 # What MP4 holds and common players play from it. All else (PCM, Vorbis, WMA, ...) is encoded anew as AAC.
 _COPIED = {"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"}
 _FALLBACK_RATE = 48_000
+_URL_TIMEOUT = 30.0  # seconds
 
 
 class SoundTrack:
@@ -38,7 +41,8 @@ class SoundTrack:
         self._input: av.container.InputContainer | None = None
         self._packets: Iterator[Packet[AudioStream]] = iter(())
         try:
-            self._input = av.open(location)
+            # A server that no longer answers must not hold the pictures up.
+            self._input = av.open(location, timeout=_URL_TIMEOUT if "://" in location else None)
             stream = self._input.streams.audio[0]
             packets = self._input.demux(stream)
             if stream.codec_context.codec.canonical_name in _COPIED:
@@ -46,7 +50,7 @@ class SoundTrack:
             else:
                 self._packets = self._encoded(packets, _add_aac(container, stream))
         except (av.FFmpegError, OSError, IndexError, ValueError) as error:
-            self.problem = f"The sound of '{location}' is left out: {_reason(error)}."
+            self.problem = f"The sound of '{without_password(location)}' is left out: {_reason(error)}."
         self._waiting: Packet[AudioStream] | None = None
 
     def write_until(self, seconds: float) -> None:
@@ -73,9 +77,13 @@ class SoundTrack:
     def _copied(
         self, packets: Iterator[Packet[AudioStream]], output: AudioStream
     ) -> Iterator[Packet[AudioStream]]:
+        last_dts = None
         for packet in packets:
             if packet.pts is None or packet.dts is None or packet.time_base is None:
                 continue  # the empty packet that marks the end
+            if last_dts is not None and packet.dts <= last_dts:
+                continue  # a clock that was set back; MP4 takes increasing times only
+            last_dts = packet.dts
             shift = round(self._start_seconds / packet.time_base)
             packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
             packet.stream = output

@@ -60,7 +60,7 @@ def open_engine(model: HD2SLite, *, engine: str = "auto", device: str = "auto") 
     """Make an engine for a model.
 
     Args:
-        model: The network, in eval mode.
+        model: The network, in eval mode; PyTorch's engine moves it to the device.
         engine: "torch", "openvino", or "auto": OpenVINO on a CPU where it is installed, else PyTorch.
         device: "cpu", "cuda", "cuda:N", or "auto": CUDA where there is a device, else the CPU.
 

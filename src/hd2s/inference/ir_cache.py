@@ -38,7 +38,7 @@ def graph(name: str, module: nn.Module, examples: Sequence[Tensor]) -> Any:
     folder that cannot be written is no error: the graph is then built each time.
     """
     folder = cache_folder() / "openvino" / _key(name, module, examples)
-    return _read(folder) or _build(module, examples, folder)
+    return _read(folder) or _build(name, module, examples, folder)
 
 
 def _key(name: str, module: nn.Module, examples: Sequence[Tensor]) -> str:
@@ -71,10 +71,10 @@ def _read(folder: Path) -> Any:
         return None
 
 
-def _build(module: nn.Module, examples: Sequence[Tensor], folder: Path) -> Any:
+def _build(name: str, module: nn.Module, examples: Sequence[Tensor], folder: Path) -> Any:
     import openvino
 
-    _logger.info("preparing OpenVINO for these weights; this takes some seconds, but only once")
+    _logger.info("preparing OpenVINO (%s); this takes some seconds the first time", name)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the shapes are meant to be fixed by the trace
         traced = torch.jit.trace(module, tuple(examples), check_trace=False)  # type: ignore[no-untyped-call]

@@ -17,7 +17,7 @@ from hd2s.data.video import open_source
 from hd2s.inference.engines import Engine, open_engine
 from hd2s.inference.predictor import predict_frames
 from hd2s.inference.writers import Style, open_writer, result_path
-from hd2s.models import load
+from hd2s.models import HD2SLite, load
 from hd2s.types import SaliencyFrame, VideoInfo
 
 Source = str | Path | Iterable[NDArray[np.uint8]]
@@ -45,7 +45,7 @@ class RenderReport:
 def predict(
     source: Source,
     *,
-    model: str | Engine = "hd2s-lite",
+    model: str | HD2SLite | Engine = "hd2s-lite",
     weights: str | Path | None = None,
     domain: str | None = None,
     engine: str = "auto",
@@ -58,7 +58,7 @@ def predict(
     Args:
         source: A video file, image, folder of images, URL, camera, or any iterable of (H, W, 3) uint8 RGB
             arrays; see `hd2s.data.video.open_source`.
-        model: Name of the network, or an engine that runs one.
+        model: Name of the network, the network itself, or an engine that runs one.
         weights: See `hd2s.load`.
         domain: See `hd2s.load`.
         engine: "torch", "openvino", or "auto": OpenVINO on a CPU where it is installed, else PyTorch.
@@ -86,9 +86,10 @@ def predict(
         SaliencyFrame(index=2, time_seconds=0.080, saliency=90x160)
     """
     if isinstance(model, str):
-        model = open_engine(load(model, weights, domain), engine=engine, device=device)
+        model = load(model, weights, domain)
+    network = model if isinstance(model, Engine) else open_engine(model, engine=engine, device=device)
     with open_source(source, fps=fps) as opened:
-        with closing(predict_frames(opened, model, conspicuity=conspicuity)) as pairs:
+        with closing(predict_frames(opened, network, conspicuity=conspicuity)) as pairs:
             for _, result in pairs:
                 yield result
         for problem in opened.problems:
@@ -100,7 +101,7 @@ def render(
     out: str | Path,
     *,
     save: Sequence[str] = ("overlay",),
-    model: str | Engine = "hd2s-lite",
+    model: str | HD2SLite | Engine = "hd2s-lite",
     style: Style | None = None,
     overwrite: bool = False,
     on_frame: Callable[[VideoInfo], None] | None = None,
@@ -115,7 +116,7 @@ def render(
         out: Folder for the results; made if it does not exist.
         save: Kinds of results: "overlay", "video", "maps", "npz", "gif", "csv", "conspicuity"; see
             `hd2s.inference.writers`.
-        model: Name of the network, or an engine that runs one.
+        model: Name of the network, the network itself, or an engine that runs one.
         style: How results look; the defaults of `hd2s.Style` if None.
         overwrite: Make results again that are there already.
         on_frame: Called after each frame, for showing progress.
@@ -143,14 +144,15 @@ def render(
         if not missing:
             return report
         if isinstance(model, str):
-            model = open_engine(load(model))
+            model = load(model)
+        network = model if isinstance(model, Engine) else open_engine(model)
         stopped = None
         with ExitStack() as stack:
             writers = [
                 stack.enter_context(open_writer(kind, opened, Path(out), style=style)) for kind in missing
             ]
             pairs = stack.enter_context(
-                closing(predict_frames(opened, model, conspicuity="conspicuity" in missing))
+                closing(predict_frames(opened, network, conspicuity="conspicuity" in results))
             )
             try:
                 for frame, result in pairs:

@@ -116,7 +116,7 @@ class Predictor:
 
         Args:
             image: (H, W, 3) uint8, RGB.
-            time_seconds: When the frame is shown; 1/25 s after the last one if None.
+            time_seconds: When the frame is shown; index / 25 if None.
             size_hw: Size of the map, (H, W) of the image if None.
 
         Returns:
@@ -201,8 +201,6 @@ def predict_frames(
     Yields:
         Each frame and its maps, in order, in bounded memory.
 
-    Raises:
-        VideoDecodeError: The source gives no frame at all.
     """
     predictor = Predictor(model, conspicuity=conspicuity, live=source.info.live)
 

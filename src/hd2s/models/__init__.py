@@ -8,12 +8,13 @@ from pathlib import Path
 from hd2s.errors import UnknownNameError, WeightsError
 from hd2s.models.hd2s import HD2S, HD2SOutput
 from hd2s.models.lite import HD2SLite
+from hd2s.types import InputSpec
 from hd2s.weights import io
 from hd2s.weights.catalog import WEIGHTS
 
 __all__ = ["BUILDERS", "HD2S", "HD2SLite", "HD2SOutput", "load"]
 
-BUILDERS: dict[str, Callable[[], HD2SLite]] = {"hd2s-lite": HD2SLite}
+BUILDERS: dict[str, Callable[[InputSpec], HD2SLite]] = {"hd2s-lite": HD2SLite}
 
 
 def load(name: str = "hd2s-lite", weights: str | Path | None = None, domain: str | None = None) -> HD2SLite:
@@ -47,7 +48,6 @@ def load(name: str = "hd2s-lite", weights: str | Path | None = None, domain: str
         raise UnknownNameError(
             f"The weights of '{name}' do not tell data sets apart, so there is no domain '{domain}'."
         )
-    model = BUILDERS[name]()
     if weights is None:
         record = WEIGHTS[name]
         path = record.path
@@ -55,10 +55,10 @@ def load(name: str = "hd2s-lite", weights: str | Path | None = None, domain: str
     else:
         path = Path(weights)
     written_for, spec = io.read_header(path)
-    if written_for != name or spec != model.spec:
+    if written_for != name:
         raise WeightsError(
-            f"{path} is for '{written_for}' with {spec}, not for '{name}' with {model.spec}. "
-            "Choose the model or the file accordingly."
+            f"{path} is for '{written_for}', not for '{name}'. Choose the model or the file accordingly."
         )
+    model = BUILDERS[name](spec)
     io.load_into(model, path)
     return model.eval()

@@ -43,6 +43,9 @@ class HD2S(nn.Module):
         clip_lengths: The numbers of frames T that the collapses can take.
         scale: The maps are fused at 1 / scale of the input's size and then upsampled bilinearly.
         fuse_log_odds: Fuse the conspicuity maps' log-odds, instead of the maps as the paper does.
+
+    Raises:
+        InputShapeError: The spec's height or width is no multiple of 32.
     """
 
     def __init__(
@@ -56,6 +59,10 @@ class HD2S(nn.Module):
         fuse_log_odds: bool = False,
     ) -> None:
         super().__init__()
+        if spec.height % STRIDE or spec.width % STRIDE:
+            raise InputShapeError(
+                f"The network cannot take {spec}: height and width must be multiples of {STRIDE}."
+            )
         self.spec = spec
         self.scale = scale
         self.fuse_log_odds = fuse_log_odds

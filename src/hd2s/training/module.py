@@ -39,7 +39,8 @@ class Supervised(LightningModule):
         if not total.isfinite():
             raise TrainingError(
                 f"The loss is {total.item()} at epoch {self.current_epoch}, batch {batch_idx}: "
-                "lower optim.lr and start again; the checkpoints of earlier epochs are untouched."
+                "start again with a lower optim.lr and another --output; the checkpoints of earlier "
+                "epochs are untouched."
             )
         parts = {f"train/{name}": value for name, value in losses.items()}
         count = len(batch.targets)

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader as Loader
 
 from hd2s.data.datasets import gaze
-from hd2s.errors import MissingExtraError, RecipeError
+from hd2s.errors import MissingExtraError, OutputError, RecipeError
 from hd2s.models import HD2S, HD2SLite
 from hd2s.training.data import (
     Batch,
@@ -128,8 +128,13 @@ def _claim(recipe: Recipe, output: Path) -> None:
     text = recipe.model_dump_json(indent=2, by_alias=True) + "\n"
     saved = output / "recipe.json"
     if not saved.exists():
-        output.mkdir(parents=True, exist_ok=True)
-        saved.write_text(text, encoding="utf-8")
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            saved.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(
+                f"{output} cannot be written ({error.strerror}). Choose another --output."
+            ) from error
     elif saved.read_text(encoding="utf-8") != text:
         raise RecipeError(
             f"{output} holds a run of another recipe ({saved}). Choose another --output or remove it."

@@ -27,7 +27,7 @@ class WeightRecord:
         sha256: Of the file.
         size_bytes: Of the file.
         license: Of the weights.
-        commercial_use: Whether the licences of weights and training data allow it.
+        commercial_use: Whether the licence of the weights allows it.
         input: What the network wants to be fed.
         trained_on: Data sets, the encoder's first.
         scores: {data set: {metric: value}} on data that was held out.

@@ -5,7 +5,7 @@ duration_ms`; `hevc/{videos/*.mp4,fixations/<name>.csv}` with columns `viewer, s
 duration_ms, x, y`. Coordinates are pixels of the stored picture, origin top left.
 
 Sources and licences: OSIE (Xu, Jiang, Wang, Kankanhalli, Zhao, J. of Vision 2014; MIT), crowd
-(Jiang, Xu, Zhao, ECCV 2014; MIT), scene (Liang, Jiang, Liang, Zhao 2015; MIT), HEVC test sequences
+(Jiang, Xu, Zhao, ECCV 2014; MIT), scene (Liang, Jiang, Liang, Zhao, SMC 2017; MIT), HEVC test sequences
 (Xu, Jiang, Sun, Ye, Wang, IEEE TIP 2017; free to use, citing the paper).
 """
 
