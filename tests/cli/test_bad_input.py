@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import resource
 import struct
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import pytest
 import torch
 
 from command import Outcome, contents, run
-from fakes import make_audio, make_folder, make_video, moving_blob, write_image
+from fakes import file_size_limit, make_audio, make_folder, make_video, moving_blob, write_image
 from hd2s.errors import InputNotFoundError
 from hd2s.inference.writers import SAVE_KINDS
 
@@ -149,17 +147,6 @@ def test_output_below_a_file(bright: None, tmp_path: Path) -> None:
     outcome = run("predict", clip, "-o", blocked / "out", "--save", "csv,overlay")
     check_failure(outcome, f"{clip}: Cannot write '{blocked / 'out' / 'clip.csv'}': Not a directory.")
     assert contents(tmp_path) == ["clip.mp4", "file"]
-
-
-@contextmanager
-def file_size_limit(num_bytes: int) -> Iterator[None]:
-    """Make this process fail to write beyond a size, as on a full disk (Python ignores SIGXFSZ)."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_full_disk(bright: None, tmp_path: Path) -> None:

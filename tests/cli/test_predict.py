@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import csv
-import functools
-import http.server
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +21,7 @@ import pytest
 import hd2s.inference.engines
 from command import contents, run
 from fake_engine import BrightEngine
-from fakes import make_folder, make_video, moving_blob, write_image
+from fakes import make_folder, make_video, moving_blob, serving, write_image
 
 HEIGHT, WIDTH = 32, 48
 
@@ -171,17 +168,8 @@ def test_any_length_gives_a_map_for_each_frame(bright: None, num_frames: int, tm
 def server(tmp_path: Path) -> Iterator[str]:
     """Serve `tmp_path` and give its address."""
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    handler = functools.partial(Quiet, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_address[1]}"
-        running.shutdown()
-        thread.join()
+    with serving(tmp_path) as address:
+        yield address
 
 
 def test_url(bright: None, server: str, tmp_path: Path) -> None:

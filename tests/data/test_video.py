@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import struct
-import threading
 import zlib
 from collections.abc import Iterator
 from fractions import Fraction
@@ -18,7 +15,7 @@ import pytest
 from av.stream import Disposition
 from PIL import Image
 
-from fakes import make_audio, make_folder, make_video, moving_blob, write_image
+from fakes import QuietHandler, make_audio, make_folder, make_video, moving_blob, serving, write_image
 from hd2s.data import container
 from hd2s.data.frames import MAX_PROBLEMS, FrameSource, frame_rate
 from hd2s.data.upright import Clock
@@ -220,7 +217,7 @@ def test_names_that_ffmpeg_would_misread(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    class Quiet(http.server.SimpleHTTPRequestHandler):
+    class WithLive(QuietHandler):
         def do_GET(self) -> None:
             if self.path != "/live":
                 return super().do_GET()
@@ -229,16 +226,8 @@ def server(tmp_path: Path) -> Iterator[str]:
             self.wfile.write((tmp_path / "live.ts").read_bytes())
             return None
 
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    handler = functools.partial(Quiet, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_address[1]}"
-        running.shutdown()
-        thread.join()
+    with serving(tmp_path, WithLive) as address:
+        yield address
 
 
 def test_video_behind_a_url(tmp_path: Path, server: str) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fakes import make_video, moving_blob
+from fakes import file_size_limit, make_video, moving_blob
 from hd2s.data.video import FrameSource, open_source
 from hd2s.errors import InputShapeError, OutputError, UnknownNameError
 from hd2s.inference.writers import SAVE_KINDS, Style, Writer, open_writer, result_path
@@ -73,17 +71,6 @@ def sound(path: Path) -> tuple[str, list[tuple[float, bytes]]]:
         packets = [packet for packet in container.demux(stream) if packet.size]
         contents = [(float(packet.pts * packet.time_base), bytes(packet)) for packet in packets]
         return stream.codec_context.codec.canonical_name, contents
-
-
-@contextmanager
-def file_size_limit(num_bytes: int) -> Iterator[None]:
-    """Make this process fail to write beyond a size, as on a full disk (Python ignores SIGXFSZ)."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class TestAllKinds:

@@ -155,8 +155,8 @@ class TorchEngine(Engine):
     @torch.inference_mode()
     def slide(self, features: Sequence[Tensor], *, conspicuity: bool = False) -> Maps:
         """See `Engine.slide`."""
-        maps = _Slide(self._model, conspicuity)(*features)
-        return Maps(*(part.cpu().numpy() for part in maps))
+        saliency, levels = self._model.slide(features)
+        return Maps(saliency.cpu().numpy(), levels.cpu().numpy() if conspicuity else None)
 
 
 class OpenVINOEngine(Engine):

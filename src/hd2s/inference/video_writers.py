@@ -31,10 +31,10 @@ from hd2s.inference.render import (
 from hd2s.inference.writer_base import Writer
 from hd2s.types import SaliencyFrame
 
-# Grey maps are data, so the encoder must not shape them for the eye ("psnr"). With this, 99.9 % of the pixels
-# of smooth moving maps come back within 3 of 255 levels, for some 3 kB a frame at 720p.
 # Pictures: "superfast" takes half the time of "veryfast" for a third more bytes at the same PSNR.
 _PICTURE_QUALITY = {"preset": "superfast", "crf": "21"}
+# Grey maps are data, so the encoder must not shape them for the eye ("psnr"). With this, 99.9 % of the pixels
+# of smooth moving maps come back within 3 of 255 levels, for some 3 kB a frame at 720p.
 _MAP_QUALITY = {"crf": "6", "tune": "psnr"}
 
 _GIF_MAX_WIDTH, _GIF_MAX_FPS, _GIF_TICK = 480, Fraction(25, 2), Fraction(1, 100)
