@@ -14,19 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from platformdirs import user_cache_path
 from torch import Tensor, nn
 
 from hd2s import models
+from hd2s.weights.cache import cache_folder
 
 _logger = logging.getLogger(__name__)
 _FILES = ("graph.xml", "graph.bin")
-
-
-def cache_folder() -> Path:
-    """Return the folder for what can be made again: `$HD2S_CACHE` or the platform's cache folder."""
-    chosen = os.environ.get("HD2S_CACHE")
-    return Path(chosen) if chosen else user_cache_path("hd2s", appauthor=False)
 
 
 def graph(name: str, module: nn.Module, examples: Sequence[Tensor]) -> Any:
