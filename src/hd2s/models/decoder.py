@@ -10,6 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def dense_conv(in_channels: int, out_channels: int) -> nn.Sequential:
+    """A 3x3 convolution, batch norm with the constants of S3D, and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels, eps=1e-3, momentum=1e-3),
+        nn.ReLU(inplace=True),
+    )
+
+
 def separable_conv(in_channels: int, out_channels: int) -> nn.Sequential:
     """A 3x3 depthwise convolution and a 1x1 one, each followed by batch norm and ReLU."""
     return nn.Sequential(

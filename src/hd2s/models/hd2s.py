@@ -43,9 +43,12 @@ class HD2S(nn.Module):
         clip_lengths: The numbers of frames T that the collapses can take.
         scale: The maps are fused at 1 / scale of the input's size and then upsampled bilinearly.
         fuse_log_odds: Fuse the conspicuity maps' log-odds, instead of the maps as the paper does.
+        priors: For each level a module that adds prior maps to the collapsed features; see `DomainHD2S`.
+        smoothing: Smooths the fused map (B, 1, H, W); see `DomainHD2S`.
 
     Raises:
-        InputShapeError: The spec's height or width is no multiple of 32.
+        InputShapeError: The spec's height or width is no multiple of 32, or its number of frames is none
+            that the collapses can take.
     """
 
     def __init__(
@@ -57,11 +60,14 @@ class HD2S(nn.Module):
         clip_lengths: Sequence[int],
         scale: int = 1,
         fuse_log_odds: bool = False,
+        priors: Iterable[nn.Module] = (),
+        smoothing: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if spec.height % STRIDE or spec.width % STRIDE:
+        if spec.height % STRIDE or spec.width % STRIDE or spec.num_frames not in clip_lengths:
             raise InputShapeError(
-                f"The network cannot take {spec}: height and width must be multiples of {STRIDE}."
+                f"The network cannot take {spec}: height and width must be multiples of {STRIDE}, and the "
+                f"number of frames one of {tuple(clip_lengths)}."
             )
         self.spec = spec
         self.scale = scale
@@ -69,8 +75,10 @@ class HD2S(nn.Module):
         self.clip_lengths = tuple(clip_lengths)
         self.encoder = encoder
         self.collapses = nn.ModuleList(collapses)
+        self.priors = nn.ModuleList(priors)
         self.decoders = nn.ModuleList(decoders)
         self.fusion = nn.Conv2d(len(LEVELS), 1, 1)
+        self.smoothing = smoothing
 
     def forward(self, clip: Tensor) -> HD2SOutput:
         """Predict the maps of a clip's last frame.
@@ -90,12 +98,39 @@ class HD2S(nn.Module):
 
     def decode(self, collapsed: Sequence[Tensor]) -> HD2SOutput:
         """Decode the four levels' collapsed features (B, C', h, w) to maps and fuse these."""
+        if self.priors:
+            collapsed = [prior(level) for prior, level in zip(self.priors, collapsed, strict=True)]
         levels = [decoder(level) for decoder, level in zip(self.decoders, collapsed, strict=True)]
         log_odds = torch.cat(levels, dim=1)  # (B, 4, H / scale, W / scale)
         conspicuity = log_odds.sigmoid()
         fused = self.fusion(log_odds if self.fuse_log_odds else conspicuity)
         saliency = upsample(fused, self.scale).sigmoid()
+        if self.smoothing is not None:
+            saliency = self.smoothing(saliency)
         return HD2SOutput(saliency.squeeze(1), upsample(conspicuity, self.scale))
+
+    def encode(self, frames: Tensor) -> list[Tensor]:
+        """Do the work that a frame needs once, for frames (N, 3, H, W): here none.
+
+        Returns:
+            What `slide` takes, each (N, ...).
+        """
+        return [frames]
+
+    def slide(self, features: Sequence[Tensor]) -> HD2SOutput:
+        """Predict the last N frames of a run of N + T - 1 encoded frames.
+
+        Args:
+            features: What `encode` gave, each (N + T - 1, ...), in order of time.
+
+        Returns:
+            The maps of each window's last frame, (N, H, W) and (N, 4, H, W).
+        """
+        (frames,) = features
+        length = self.spec.num_frames
+        clips = [frames[first : first + length] for first in range(len(frames) - length + 1)]
+        output: HD2SOutput = self(torch.stack(clips).transpose(1, 2))
+        return output
 
     def _check(self, clip: Tensor) -> None:
         if clip.ndim != 5 or clip.shape[1] != 3:

