@@ -2,51 +2,82 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from hd2s.errors import UnknownNameError
 from hd2s.types import InputSpec
+
+UNKNOWN = "licence unknown"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSet:
-    """A data set that weights were trained on."""
+    """A data set that weights were trained on.
+
+    Attributes:
+        name: What it is called.
+        license: Of the data set; `UNKNOWN` if we found none.
+        citation: The paper to cite.
+        license_source: Where the licence is stated, for those that NOTICE does not list.
+    """
 
     name: str
     license: str
     citation: str
+    license_source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightRecord:
-    """One weight file.
+    """One weight file: in the package (`path`), to be downloaded (`url`), or without a public link (neither).
 
     Attributes:
-        name: The network it is for.
-        path: Where it lies.
-        sha256: Of the file.
-        size_bytes: Of the file.
+        name: In the catalogue.
+        network: The network that it is for, one of `hd2s.models.BUILDERS`.
+        path: Where the file lies that comes with the package.
+        url: Where the file can be downloaded.
+        sha256: Of the file, or the beginning of it, as far as it is known.
+        size_bytes: Of the file; None if unknown.
+        size_is_exact: False if `size_bytes` is a rounded figure.
+        num_parameters: That are learned; None if unknown.
         license: Of the weights.
         commercial_use: Whether the licence of the weights allows it.
         input: What the network wants to be fed.
         trained_on: Data sets, the encoder's first.
+        domains: The data sets whose viewers it can imitate, by their names in the file.
         scores: {data set: {metric: value}} on data that was held out.
-        date: Of the training, ISO 8601.
-        recipe: The command that repeats it.
+        paper: To cite for the weights.
+        advice: What to do with the file, or how to get it, where that is not plain.
+        date: Of the training, ISO 8601; empty if unknown.
+        recipe: The command that repeats it; empty if hd2s did not train it.
     """
 
     name: str
-    path: Path
-    sha256: str
-    size_bytes: int
+    network: str
+    path: Path | None = None
+    url: str | None = None
+    sha256: str = ""
+    size_bytes: int | None = None
+    size_is_exact: bool = True
+    num_parameters: int | None = None
     license: str
     commercial_use: bool
     input: InputSpec
     trained_on: tuple[TrainingSet, ...]
-    scores: dict[str, dict[str, float]]
-    date: str
-    recipe: str
+    domains: tuple[str, ...] = ()
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    paper: str
+    advice: str = ""
+    date: str = ""
+    recipe: str = ""
 
+
+_HD2S = (
+    "Bellitto, Proietto Salanitri, Palazzo, Rundo, Giordano, Spampinato: Hierarchical domain-adapted feature "
+    "learning for video saliency prediction. IJCV, 2021. arXiv 2010.01220"
+)
 
 _GAZE = (
     TrainingSet(
@@ -70,13 +101,54 @@ _GAZE = (
         citation="Xu, Jiang, Sun, Ye, Wang: Learning to detect video saliency with HEVC features. TIP, 2017",
     ),
 )
+_KINETICS = TrainingSet(
+    name="Kinetics-400",
+    license="CC BY 4.0 (annotations)",  # the videos are on YouTube, each under its own terms
+    citation="Kay et al.: The Kinetics human action video dataset. arXiv 1705.06950, 2017",
+    license_source="https://www.deepmind.com/open-source/kinetics",
+)
+_DHF1K = TrainingSet(
+    name="DHF1K",
+    license="CC BY 4.0",
+    citation="Wang, Shen, Guo, Cheng, Borji: Revisiting video saliency. CVPR, 2018",
+    license_source="https://github.com/wenguanwang/DHF1K",
+)
+_HOLLYWOOD2, _UCF_SPORTS = (
+    TrainingSet(
+        name=name,
+        license=UNKNOWN,
+        citation="Mathe, Sminchisescu: Actions in the eye. TPAMI, 2015",
+        license_source="http://vision.imar.ro/eyetracking (no licence stated)",
+    )
+    for name in ("Hollywood-2", "UCF Sports")
+)
+
+
+def _published(name: str, trained_on: tuple[TrainingSet, ...], **more: Any) -> WeightRecord:
+    """Make the record of weights that the paper's authors published, and whose links are dead."""
+    return WeightRecord(
+        name=name,
+        network="hd2s",
+        license="CC BY-NC 4.0",
+        commercial_use=False,
+        input=InputSpec(height=128, width=192, num_frames=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        trained_on=(replace(_KINETICS, name=f"{_KINETICS.name} (start of the encoder)"), *trained_on),
+        paper=_HD2S,
+        advice="The published links are dead. If you have a copy, use it as it is with `hd2s predict VIDEO "
+        "--model hd2s --weights FILE`, or make it a safetensors file with `hd2s weights convert IN.pt "
+        "OUT.safetensors`.",
+        **more,
+    )
+
 
 WEIGHTS: dict[str, WeightRecord] = {
     "hd2s-lite": WeightRecord(
         name="hd2s-lite",
+        network="hd2s-lite",
         path=Path(__file__).with_name("hd2s-lite.safetensors"),
         sha256="c5d1e2b5e1acda047d2b907bead24fd50918dd17ec5ea524fc95bcd1bc7f4cca",
         size_bytes=7030034,
+        num_parameters=3444409,
         license="Apache-2.0",
         commercial_use=True,
         input=InputSpec(height=192, width=256, num_frames=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
@@ -94,7 +166,52 @@ WEIGHTS: dict[str, WeightRecord] = {
             "scene": {"CC": 0.743, "NSS": 1.908, "KLD": 0.554},
             "HEVC": {"CC": 0.711, "NSS": 4.324, "KLD": 0.781},
         },
+        paper=_HD2S,
         date="2026-11-24",
         recipe="hd2s train recipes/lite.toml",
     ),
+    "s3d-kinetics400": WeightRecord(  # torchvision's S3D_Weights.KINETICS400_V1
+        name="s3d-kinetics400",
+        network="hd2s",
+        url="https://download.pytorch.org/models/s3d-d76dad2f.pth",
+        sha256="d76dad2f",  # the part that torch hub puts in the name of a file
+        size_bytes=32 * 2**20,
+        size_is_exact=False,
+        num_parameters=8320048,
+        license="BSD-3-Clause",
+        commercial_use=True,
+        input=InputSpec(
+            height=128,
+            width=192,
+            num_frames=16,
+            mean=(0.43216, 0.394666, 0.37645),
+            std=(0.22803, 0.22145, 0.216989),
+        ),
+        trained_on=(_KINETICS,),
+        paper="Xie, Sun, Huang, Tu, Murphy: Rethinking spatiotemporal feature learning. ECCV, 2018",
+        advice="Torchvision's S3D, an encoder only: a training of hd2s starts from it. It predicts nothing "
+        "by itself.",
+    ),
+    "hd2s": _published("hd2s", (_DHF1K,), num_parameters=29795597),
+    "hd2s-da": _published("hd2s-da", (_DHF1K, replace(_UCF_SPORTS, name="UCF Sports (without labels)"))),
+    "hd2s-dsl": _published(
+        "hd2s-dsl",
+        (_DHF1K, _HOLLYWOOD2, _UCF_SPORTS),
+        domains=("DHF1K", "Hollywood", "UCFSports"),
+    ),
 }
+
+
+def find(name: str) -> WeightRecord:
+    """Look weights up by their name.
+
+    Raises:
+        UnknownNameError: There are none of this name.
+
+    Example:
+        >>> find("s3d-kinetics400").license
+        'BSD-3-Clause'
+    """
+    if name not in WEIGHTS:
+        raise UnknownNameError.among("weights", name, WEIGHTS)
+    return WEIGHTS[name]
