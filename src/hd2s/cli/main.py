@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import hd2s
+from hd2s.cli import weights
 from hd2s.cli.predict import predict
 from hd2s.cli.train import train
 
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.command()(predict)
 app.command()(train)
+app.add_typer(weights.app, name="weights")
 
 
 def _print_version(wanted: bool) -> None:

@@ -7,7 +7,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Column
 from rich.text import Text
 
@@ -36,6 +46,18 @@ def progress_bars(names: Iterable[str]) -> Progress:
         TextColumn("{task.description}", markup=False, table_column=Column(width=width, no_wrap=True)),
         BarColumn(_BAR_WIDTH),
         _Rate(table_column=Column(min_width=_RATE_WIDTH, no_wrap=True)),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=Console(stderr=True),
+    )
+
+
+def download_bars() -> Progress:
+    """Make bars that show a name, the share of the bytes that is there, the rate and the time left."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(_BAR_WIDTH),
+        DownloadColumn(),
+        TransferSpeedColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=Console(stderr=True),
     )

@@ -1,0 +1,114 @@
+"""`hd2s weights`: what there is, what it may be used for, and how to get it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hd2s.cli.common import Debug, reports_errors
+
+if TYPE_CHECKING:
+    from hd2s.weights.catalog import WeightRecord
+
+app = typer.Typer(
+    help="List trained weights with their licences, and download them.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+_TABLE_WIDTH = 76  # columns; the table cannot be read in fewer
+_UNLIMITED = 1000
+
+Name = Annotated[str, typer.Argument(help="A name that `hd2s weights list` shows.", show_default=False)]
+
+
+@app.command("list")
+@reports_errors
+def list_(debug: Debug = False) -> None:
+    """List the weights that hd2s knows: licence, size, where they are, and what they were trained on."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from hd2s.weights.catalog import WEIGHTS
+
+    rows = [_row(record) for record in WEIGHTS.values()]
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _UNLIMITED  # in a file or a pipe each row is one line
+    if console.width < _TABLE_WIDTH:
+        for row in rows:
+            console.print(Text("\n".join(f"{key}: {value}" for key, value in row.items())), end="\n\n")
+    else:
+        table = Table(*rows[0], box=None, pad_edge=False, header_style="")
+        for column in table.columns[:3]:
+            column.no_wrap = True
+        for row in rows:
+            table.add_row(*row.values())
+        console.print(table, Text())
+    for record in WEIGHTS.values():
+        console.print(Text(f"{record.name}: {_origin(record)}"))
+    for advice in dict.fromkeys(record.advice for record in WEIGHTS.values() if record.advice):
+        names = ", ".join(record.name for record in WEIGHTS.values() if record.advice == advice)
+        console.print(Text(f"\n{names}: {advice}"))
+
+
+@app.command()
+@reports_errors
+def get(name: Name, debug: Debug = False) -> None:
+    """Download weights into the cache folder, unless they are there. An interrupted download goes on.
+
+    The path of the file goes to standard output.
+    """
+    from hd2s.cli.progress import download_bars, log_above
+    from hd2s.weights.catalog import find
+    from hd2s.weights.download import fetch
+
+    record = find(name)
+    use = "allowed" if record.commercial_use else "not allowed"
+    typer.echo(f"{name}: licence {record.license}, commercial use {use}. {_origin(record)}", err=True)
+    bars = download_bars()
+    with ExitStack() as stack, log_above(bars.console):
+
+        def show(done: int, total: int | None) -> None:
+            if not bars.tasks:  # only a download has a bar
+                stack.enter_context(bars)
+                bars.add_task(name, total=total)
+            bars.update(bars.task_ids[0], completed=done, total=total)
+
+        path = fetch(record, show)
+    typer.echo(path)
+
+
+def _row(record: WeightRecord) -> dict[str, str]:
+    return {
+        "name": record.name,
+        "network": record.network,
+        "licence": record.license,
+        "commercial use": "yes" if record.commercial_use else "no",
+        "size": _size(record),
+        "where": _where(record),
+    }
+
+
+def _size(record: WeightRecord) -> str:
+    if record.size_bytes is None:
+        return "unknown"
+    return f"{'' if record.size_is_exact else 'about '}{record.size_bytes / 1e6:.1f} MB"
+
+
+def _where(record: WeightRecord) -> str:
+    from hd2s.weights.download import cached_path
+
+    if record.path is not None:
+        return "comes along"
+    if record.url is None:
+        return "no public link"
+    return "in the cache" if cached_path(record.url).is_file() else "to be downloaded"
+
+
+def _origin(record: WeightRecord) -> str:
+    """Say what the weights were trained on, and under which licences that is."""
+    return f"Trained on {', '.join(f'{data.name} [{data.license}]' for data in record.trained_on)}."
