@@ -46,8 +46,9 @@ class WeightRecord:
         commercial_use: Whether the licence of the weights allows it.
         input: What the network wants to be fed.
         trained_on: Data sets, the encoder's first.
-        domains: The data sets whose viewers it can imitate, by their names in the file.
-        scores: {data set: {metric: value}} on data that was held out.
+        domains: The data sets whose viewers it can imitate.
+        scores: {data set: {metric: value}} on data that was held out, if need be from another training by the
+            same recipe.
         paper: To cite for the weights.
         advice: What to do with the file, or how to get it, where that is not plain.
         date: Of the training, ISO 8601; empty if unknown.
@@ -118,7 +119,7 @@ _HOLLYWOOD2, _UCF_SPORTS = (
         name=name,
         license=UNKNOWN,
         citation="Mathe, Sminchisescu: Actions in the eye. TPAMI, 2015",
-        license_source="http://vision.imar.ro/eyetracking (no licence stated)",
+        license_source="http://vision.imar.ro/eyetracking (where we found no licence)",
     )
     for name in ("Hollywood-2", "UCF Sports")
 )
@@ -146,7 +147,7 @@ WEIGHTS: dict[str, WeightRecord] = {
         name="hd2s-lite",
         network="hd2s-lite",
         path=Path(__file__).with_name("hd2s-lite.safetensors"),
-        sha256="c5d1e2b5e1acda047d2b907bead24fd50918dd17ec5ea524fc95bcd1bc7f4cca",
+        sha256="5d681ec0079c0ac7897e1a85a8d1ae34b3fd22dd3b0c4242352782bce88a28d4",
         size_bytes=7030034,
         num_parameters=3444409,
         license="Apache-2.0",
@@ -168,7 +169,7 @@ WEIGHTS: dict[str, WeightRecord] = {
         },
         paper=_HD2S,
         date="2026-11-24",
-        recipe="hd2s train recipes/lite.toml",
+        recipe="hd2s train recipes/lite.toml --set data.train_on=all",
     ),
     "s3d-kinetics400": WeightRecord(  # torchvision's S3D_Weights.KINETICS400_V1
         name="s3d-kinetics400",
@@ -197,7 +198,7 @@ WEIGHTS: dict[str, WeightRecord] = {
     "hd2s-dsl": _published(
         "hd2s-dsl",
         (_DHF1K, _HOLLYWOOD2, _UCF_SPORTS),
-        domains=("DHF1K", "Hollywood", "UCFSports"),
+        domains=("dhf1k", "hollywood", "ucfsports"),
     ),
 }
 
