@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hd2s.cli.common import Debug, reports_errors
+from hd2s.cli.common import Debug, complain, reports_errors
 
 if TYPE_CHECKING:
     from hd2s.weights.catalog import WeightRecord
@@ -21,6 +22,7 @@ app = typer.Typer(
 _TABLE_WIDTH = 76  # columns; the table cannot be read in fewer
 _UNLIMITED = 1000
 
+File = Annotated[Path, typer.Argument(help="A weight file or checkpoint.", show_default=False)]
 Name = Annotated[str, typer.Argument(help="A name that `hd2s weights list` shows.", show_default=False)]
 
 
@@ -80,6 +82,66 @@ def get(name: Name, debug: Debug = False) -> None:
 
         path = fetch(record, show)
     typer.echo(path)
+
+
+@app.command()
+@reports_errors
+def info(file: File, debug: Debug = False) -> None:
+    """Say what a weight file or a published checkpoint holds and what it may be used for."""
+    import hashlib
+
+    from hd2s.weights import io
+    from hd2s.weights.catalog import WEIGHTS
+
+    weights = io.read(file)
+    header, spec = weights.header, weights.header.spec
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    lines = {
+        "network": header.network + (" (the encoder alone)" if weights.encoder_only else ""),
+        "kind": f"published checkpoint, {weights.family}" if weights.family else "written by hd2s",
+        "input": f"{spec.num_frames} frames of {spec.height} x {spec.width} (height x width)",
+        "normalisation": f"mean {spec.mean}, std {spec.std}, of values from 0 to 1",
+        "domains": ", ".join(header.domains) or "not told apart",
+        "licence": header.license or "not stated in the file",
+        "values": f"{sum(tensor.numel() for tensor in weights.state.values()):,}",
+        "size": f"{file.stat().st_size:,} bytes",
+        "sha256": sha256,
+    }
+    for record in WEIGHTS.values():
+        if record.sha256 and sha256.startswith(record.sha256):
+            lines |= {"name": record.name, "licence": record.license, "origin": _origin(record)}
+    for key, value in lines.items():
+        typer.echo(f"{key}: {value}")
+
+
+@app.command()
+@reports_errors
+def convert(
+    checkpoint: File,
+    output: Annotated[Path, typer.Argument(help="A .safetensors file to write.", show_default=False)],
+    debug: Debug = False,
+) -> None:
+    """Turn a published checkpoint into a weight file of hd2s, float32 and free of pickle.
+
+    The path of the file goes to standard output.
+    """
+    import torch
+
+    from hd2s.errors import OutputError
+    from hd2s.models import restore
+    from hd2s.weights import io
+
+    weights = io.read(checkpoint)
+    model = restore(weights)
+    if output.exists():
+        raise OutputError(f"{output} exists already. Choose another name or remove it.")
+    try:
+        io.save(output, model, weights.header, dtype=torch.float32)
+    except OSError as error:
+        raise OutputError(f"{output} cannot be written: {error.strerror or error}.") from error
+    if weights.heads:
+        complain("the domain heads are left out: they are needed in training only")
+    typer.echo(output)
 
 
 def _row(record: WeightRecord) -> dict[str, str]:
