@@ -159,4 +159,4 @@ def test_published_weights_say_how_to_use_a_copy(record: WeightRecord) -> None:
 
 def test_only_domain_specific_weights_have_domains() -> None:
     domains = {record.name: record.domains for record in WEIGHTS.values() if record.domains}
-    assert domains == {"hd2s-dsl": ("DHF1K", "Hollywood", "UCFSports")}
+    assert domains == {"hd2s-dsl": ("dhf1k", "hollywood", "ucfsports")}
