@@ -282,7 +282,7 @@ def test_interruption_keeps_what_is_complete_and_nothing_else(
                 raise KeyboardInterrupt
             return super().encode(frames)
 
-    monkeypatch.setattr(hd2s.inference.engines, "open_engine", lambda model, **options: Interrupting())
+    monkeypatch.setattr(hd2s.inference.engines, "open_engine", lambda *network, **options: Interrupting())
     outcome = run("predict", tmp_path / "?.mp4", "-o", tmp_path / "out", "--save", "csv,overlay,maps")
     assert outcome.status == 130
     assert outcome.stderr.endswith(

@@ -1,22 +1,19 @@
-"""Engines agree, ask for what is missing, and keep their graphs in a cache that may break."""
+"""Engines agree, and ask for what is missing."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fakes import SMALL_SPEC, lively_model, moving_blob
 from hd2s.errors import DeviceUnavailableError, MissingExtraError, UnknownNameError
-from hd2s.inference import ir_cache
-from hd2s.inference.engines import BATCH, Engine, Maps, OpenVINOEngine, TorchEngine, open_engine
+from hd2s.inference.engines import BATCH, Engine, Maps, open_engine
 from hd2s.inference.predictor import Predictor
+from hd2s.inference.torch_engine import TorchEngine
 from hd2s.models import HD2SLite
 
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs OpenVINO")
@@ -49,16 +46,17 @@ def with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_openvino
 @pytest.mark.parametrize("device", ["auto", "cpu"])
 @pytest.mark.parametrize(
-    ("engine", "kind"), [("auto", OpenVINOEngine), ("openvino", OpenVINOEngine), ("torch", TorchEngine)]
+    ("engine", "name"), [("auto", "openvino"), ("openvino", "openvino"), ("torch", "torch")]
 )
 def test_on_a_cpu_openvino_is_preferred(
-    model: HD2SLite, monkeypatch: pytest.MonkeyPatch, engine: str, kind: type[Engine], device: str
+    model: HD2SLite, monkeypatch: pytest.MonkeyPatch, engine: str, name: str, device: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     opened = open_engine(model, engine=engine, device=device)
-    assert type(opened) is kind
+    assert opened.name == name
     assert opened.device == "cpu"
     assert opened.spec == model.spec
+    assert open_engine(opened) is opened
 
 
 @pytest.mark.usefixtures("without_openvino")
@@ -118,15 +116,15 @@ def test_unknown_engines_list_the_known_ones(model: HD2SLite) -> None:
 
 
 @pytest.fixture(scope="module")
-def openvino_engine(model: HD2SLite) -> OpenVINOEngine:
+def openvino_engine(model: HD2SLite) -> Engine:
     pytest.importorskip("openvino")
-    return OpenVINOEngine(model)
+    return open_engine(model, engine="openvino")
 
 
 # One frame and whole batches have graphs of their own; all else is cut into batches and filled up.
 @pytest.mark.parametrize(("encoded", "slid"), [(1, 1), (BATCH, BATCH), (3, 2), (BATCH + 1, BATCH + 3)])
 def test_openvino_gives_the_maps_of_torch(
-    model: HD2SLite, openvino_engine: OpenVINOEngine, encoded: int, slid: int
+    model: HD2SLite, openvino_engine: Engine, encoded: int, slid: int
 ) -> None:
     frames = np.stack(list(moving_blob(PAST + slid, SMALL_SPEC.height, SMALL_SPEC.width)))
 
@@ -143,7 +141,7 @@ def test_openvino_gives_the_maps_of_torch(
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
 
 
-def test_maps_of_levels_come_only_if_asked_for(model: HD2SLite, openvino_engine: OpenVINOEngine) -> None:
+def test_maps_of_levels_come_only_if_asked_for(model: HD2SLite, openvino_engine: Engine) -> None:
     frames = np.stack(list(moving_blob(PAST + 1, SMALL_SPEC.height, SMALL_SPEC.width)))
     for engine in (TorchEngine(model, "cpu"), openvino_engine):
         features = engine.encode(frames)
@@ -152,7 +150,7 @@ def test_maps_of_levels_come_only_if_asked_for(model: HD2SLite, openvino_engine:
         np.testing.assert_allclose(without.saliency, with_levels.saliency, rtol=0, atol=1e-5)
 
 
-def test_results_outlive_the_next_request(openvino_engine: OpenVINOEngine) -> None:
+def test_results_outlive_the_next_request(openvino_engine: Engine) -> None:
     first, second = (
         np.full((1, SMALL_SPEC.height, SMALL_SPEC.width, 3), grey, np.uint8) for grey in (0, 255)
     )
@@ -168,127 +166,3 @@ def test_the_torch_engine_leaves_no_trace_of_gradients(model: HD2SLite) -> None:
     (result,) = predictor.flush()
     assert isinstance(result.saliency, np.ndarray)
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
-
-
-# --- the cache --------------------------------------------------------------------------------------
-
-
-class Affine(nn.Module):
-    """The smallest network worth a graph."""
-
-    def __init__(self, weight: float = 2.0) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.full((3,), weight))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.weight + 1
-
-
-def compute(graph: Any) -> list[float]:
-    import openvino
-
-    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return [float(v) for v in compiled([np.array([[1, 2, 3]], np.float32)])[0].ravel()]
-
-
-@pytest.fixture
-def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A cache folder of the test's own, and a list that grows with each conversion."""
-    openvino = pytest.importorskip("openvino")
-    done: list[str] = []
-    convert = openvino.convert_model
-
-    def counted(*args: Any, **options: Any) -> Any:
-        done.append("converted")
-        return convert(*args, **options)
-
-    monkeypatch.setattr(openvino, "convert_model", counted)
-    monkeypatch.setenv("HD2S_CACHE", str(tmp_path / "cache"))
-    return done
-
-
-EXAMPLE = [torch.zeros(1, 3)]
-
-
-def entry(tmp_path: Path) -> Path:
-    """The only graph in the cache."""
-    (folder,) = (tmp_path / "cache" / "openvino").iterdir()
-    return folder
-
-
-def test_a_graph_is_built_once_and_then_read(tmp_path: Path, builds: list[str]) -> None:
-    built, read = (ir_cache.graph("affine", Affine(), EXAMPLE) for _ in range(2))
-    assert compute(built) == compute(read) == [3, 5, 7]
-    assert len(builds) == 1
-    assert sorted(path.name for path in entry(tmp_path).iterdir()) == ["graph.bin", "graph.xml", "sha256"]
-
-
-@pytest.mark.parametrize(
-    ("name", "module", "example"),
-    [
-        ("another", Affine(), torch.zeros(1, 3)),
-        ("affine", Affine(3.0), torch.zeros(1, 3)),
-        ("affine", Affine(), torch.zeros(2, 3)),
-    ],
-)
-def test_other_names_weights_and_shapes_are_other_graphs(
-    builds: list[str], name: str, module: nn.Module, example: Tensor
-) -> None:
-    ir_cache.graph("affine", Affine(), EXAMPLE)
-    ir_cache.graph(name, module, [example])
-    assert len(builds) == 2
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda folder: flip(folder / "graph.bin"),
-        lambda folder: flip(folder / "graph.xml"),
-        lambda folder: (folder / "graph.xml").write_text("<net>"),
-        lambda folder: (folder / "graph.bin").unlink(),
-        lambda folder: (folder / "sha256").unlink(),
-        lambda folder: (folder / "sha256").write_bytes(b"\xff\xfe"),
-    ],
-)
-def test_a_damaged_graph_is_built_again(
-    tmp_path: Path, builds: list[str], damage: Callable[[Path], object]
-) -> None:
-    ir_cache.graph("affine", Affine(), EXAMPLE)
-    damage(entry(tmp_path))
-    _, mended = (ir_cache.graph("affine", Affine(), EXAMPLE) for _ in range(2))
-    assert len(builds) == 2, "built once more, not twice"
-    assert compute(mended) == [3, 5, 7]
-
-
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, builds: list[str]) -> None:
-    (tmp_path / "cache").write_text("a file where the folder should be")
-    assert compute(ir_cache.graph("affine", Affine(), EXAMPLE)) == [3, 5, 7]
-    assert len(builds) == 1
-
-
-def test_an_interrupted_save_leaves_nothing_behind(
-    tmp_path: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import openvino
-
-    def disk_full(*args: object, **options: object) -> None:
-        raise RuntimeError("cannot write")
-
-    monkeypatch.setattr(openvino, "save_model", disk_full)
-    assert compute(ir_cache.graph("affine", Affine(), EXAMPLE)) == [3, 5, 7]
-    assert list((tmp_path / "cache" / "openvino").iterdir()) == []
-
-
-def test_the_cache_folder_is_the_users_unless_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HD2S_CACHE", str(tmp_path))
-    assert ir_cache.cache_folder() == tmp_path
-    for unset in ("", None):
-        monkeypatch.setenv("HD2S_CACHE", "") if unset == "" else monkeypatch.delenv("HD2S_CACHE")
-        assert ir_cache.cache_folder().name == "hd2s"
-        assert ir_cache.cache_folder() != tmp_path

@@ -20,8 +20,9 @@ from fakes import SMALL_SPEC, lively_model, moving_blob
 from hd2s.data.transforms import normalise
 from hd2s.data.video import open_source
 from hd2s.errors import InputShapeError
-from hd2s.inference.engines import BATCH, TorchEngine
+from hd2s.inference.engines import BATCH
 from hd2s.inference.predictor import Predictor, predict_frames, prefetch
+from hd2s.inference.torch_engine import TorchEngine
 from hd2s.inference.windows import window
 from hd2s.models import HD2SLite, HD2SOutput
 from hd2s.types import InputSpec, SaliencyFrame

@@ -67,7 +67,6 @@ def predict(
     from hd2s.data.video import expand_inputs
     from hd2s.inference.engines import open_engine
     from hd2s.inference.writers import Style, check_kinds
-    from hd2s.models import load
 
     kinds = check_kinds(word.strip() for word in save.split(",")) + ["conspicuity"] * conspicuity
     job = _Job(
@@ -77,9 +76,8 @@ def predict(
         overwrite,
         debug,
     )
-    entries = job.run(
-        expand_inputs(inputs), open_engine(load(model, weights, domain), engine=engine, device=device)
-    )
+    paths = expand_inputs(inputs)
+    entries = job.run(paths, open_engine(model, weights, domain, engine=engine, device=device))
     if as_json:
         typer.echo(json.dumps(entries, indent=2))
     else:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,10 @@ from hd2s.data.video import open_source
 from hd2s.inference.engines import Engine, open_engine
 from hd2s.inference.predictor import predict_frames
 from hd2s.inference.writers import Style, open_writer, result_path
-from hd2s.models import HD2SLite, load
 from hd2s.types import SaliencyFrame, VideoInfo
+
+if TYPE_CHECKING:
+    from hd2s.models import HD2S
 
 Source = str | Path | Iterable[NDArray[np.uint8]]
 
@@ -45,7 +48,7 @@ class RenderReport:
 def predict(
     source: Source,
     *,
-    model: str | HD2SLite | Engine = "hd2s-lite",
+    model: str | HD2S | Engine = "hd2s-lite",
     weights: str | Path | None = None,
     domain: str | None = None,
     engine: str = "auto",
@@ -85,9 +88,7 @@ def predict(
         SaliencyFrame(index=1, time_seconds=0.040, saliency=90x160)
         SaliencyFrame(index=2, time_seconds=0.080, saliency=90x160)
     """
-    if isinstance(model, str):
-        model = load(model, weights, domain)
-    network = model if isinstance(model, Engine) else open_engine(model, engine=engine, device=device)
+    network = open_engine(model, weights, domain, engine=engine, device=device)
     with open_source(source, fps=fps) as opened:
         with closing(predict_frames(opened, network, conspicuity=conspicuity)) as pairs:
             for _, result in pairs:
@@ -101,7 +102,7 @@ def render(
     out: str | Path,
     *,
     save: Sequence[str] = ("overlay",),
-    model: str | HD2SLite | Engine = "hd2s-lite",
+    model: str | HD2S | Engine = "hd2s-lite",
     style: Style | None = None,
     overwrite: bool = False,
     on_frame: Callable[[VideoInfo], None] | None = None,
@@ -143,9 +144,7 @@ def render(
         missing = [kind for kind, path in results.items() if overwrite or not path.exists()]
         if not missing:
             return report
-        if isinstance(model, str):
-            model = load(model)
-        network = model if isinstance(model, Engine) else open_engine(model)
+        network = open_engine(model)
         stopped = None
         with ExitStack() as stack:
             writers = [

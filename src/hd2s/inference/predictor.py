@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from itertools import chain, repeat
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from hd2s.data.frames import Frame, FrameSource, resize
 from hd2s.inference.engines import BATCH, Engine, open_engine
 from hd2s.inference.windows import opening
-from hd2s.models import HD2SLite
 from hd2s.types import SaliencyFrame
+
+if TYPE_CHECKING:
+    from hd2s.models import HD2S
 
 _DEFAULT_FPS = 25.0
 _T = TypeVar("_T")
@@ -64,7 +66,7 @@ class Predictor:
     look like it.
 
     Args:
-        model: A network, or an engine that runs one.
+        model: Name of a network, the network itself, or an engine that runs one.
         engine: See `open_engine`.
         device: See `open_engine`.
         conspicuity: Also give the four conspicuity maps.
@@ -83,16 +85,14 @@ class Predictor:
 
     def __init__(
         self,
-        model: HD2SLite | Engine,
+        model: str | HD2S | Engine,
         *,
         engine: str = "auto",
         device: str = "auto",
         conspicuity: bool = False,
         live: bool = False,
     ) -> None:
-        self._engine = (
-            model if isinstance(model, Engine) else open_engine(model, engine=engine, device=device)
-        )
+        self._engine = open_engine(model, engine=engine, device=device)
         self._conspicuity = conspicuity
         self._live = live
         self.spec = self._engine.spec
@@ -194,7 +194,7 @@ def _resized(saliency: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray
 
 
 def predict_frames(
-    source: FrameSource, model: HD2SLite | Engine, *, conspicuity: bool = False
+    source: FrameSource, model: str | HD2S | Engine, *, conspicuity: bool = False
 ) -> Generator[tuple[Frame, SaliencyFrame]]:
     """Predict every frame of an open source; decoding, predicting and the caller's work overlap.
 

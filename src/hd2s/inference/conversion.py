@@ -1,0 +1,54 @@
+"""From a network to OpenVINO graphs of its parts: "encode", "slide", and "slide with levels"."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import openvino
+import torch
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+from torch import Tensor
+
+from hd2s.inference.torch_engine import Encode
+from hd2s.models import HD2S
+
+
+def convert(model: HD2S, part: str, shapes: Sequence[Sequence[int]]) -> Any:
+    """Build the graph of a part for inputs of the given shapes.
+
+    "encode" is `Encode`; the others are `HD2S.slide` and give the saliency map alone or both outputs.
+    """
+    model = copy.deepcopy(model).cpu().eval().requires_grad_(False)  # a trace takes only such for constants
+    encode, kind = Encode(model), torch.uint8 if part == "encode" else torch.float32
+
+    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+        if part == "encode":
+            return encode(inputs[0])  # type: ignore[no-any-return]
+        return model.slide(inputs)[: 2 if part == "slide with levels" else 1]
+
+    examples = tuple(torch.zeros(*shape, dtype=kind) for shape in shapes)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the shapes are meant to be fixed by the trace
+        # A trace of a function, not of the module, and the frontend itself, not `openvino.convert_model`,
+        # which also simplifies the graph as compiling does again: a fifth of the time.
+        traced = torch.jit.trace(run, examples, check_trace=False)  # type: ignore[no-untyped-call]
+        _fold(traced.graph)
+        decoder = TorchScriptPythonDecoder(traced, example_input=examples)
+        frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
+        graph = frontend.convert(frontend.load(decoder))
+    for port, example in zip(graph.inputs, examples, strict=True):
+        port.get_node().set_element_type(openvino.Type.u8 if part == "encode" else openvino.Type.f32)
+        port.get_node().set_partial_shape(openvino.PartialShape(example.shape))
+    graph.validate_nodes_and_infer_types()
+    return graph
+
+
+def _fold(graph: Any) -> None:
+    """Compute what does not depend on the input: shapes, and what follows from weights alone."""
+    for _ in range(2):  # shapes become constants, then what follows from these
+        torch._C._jit_pass_peephole(graph, False)
+        torch._C._jit_pass_constant_propagation(graph)
+    torch._C._jit_pass_dce(graph)
