@@ -121,7 +121,7 @@ def openvino_engine(model: HD2SLite) -> Engine:
     return open_engine(model, engine="openvino")
 
 
-# One frame and whole batches have graphs of their own; all else is cut into batches and filled up.
+# Runs are cut into pieces, of which the last is filled up; a single map has a graph of its own.
 @pytest.mark.parametrize(("encoded", "slid"), [(1, 1), (BATCH, BATCH), (3, 2), (BATCH + 1, BATCH + 3)])
 def test_openvino_gives_the_maps_of_torch(
     model: HD2SLite, openvino_engine: Engine, encoded: int, slid: int
