@@ -121,7 +121,7 @@ def openvino_engine(model: HD2SLite) -> Engine:
     return open_engine(model, engine="openvino")
 
 
-# Runs are cut into pieces, of which the last is filled up; a single map has a graph of its own.
+# Runs are cut into pieces, of which the last is filled up; live maps come one by one.
 @pytest.mark.parametrize(("encoded", "slid"), [(1, 1), (BATCH, BATCH), (3, 2), (BATCH + 1, BATCH + 3)])
 def test_openvino_gives_the_maps_of_torch(
     model: HD2SLite, openvino_engine: Engine, encoded: int, slid: int
@@ -129,6 +129,7 @@ def test_openvino_gives_the_maps_of_torch(
     frames = np.stack(list(moving_blob(PAST + slid, SMALL_SPEC.height, SMALL_SPEC.width)))
 
     def maps(engine: Engine) -> Maps:
+        engine.prepare(live=slid == 1, conspicuity=True)
         pieces = [engine.encode(frames[i : i + encoded]) for i in range(0, len(frames), encoded)]
         features = [engine.concat(level) for level in zip(*pieces, strict=True)]
         return engine.slide(features, conspicuity=True)
@@ -139,6 +140,44 @@ def test_openvino_gives_the_maps_of_torch(
     for found, wanted in zip(maps(openvino_engine), expected, strict=True):
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+
+
+@needs_openvino
+@pytest.mark.parametrize("live", [False, True])
+def test_what_was_prepared_is_not_built_again(
+    model: HD2SLite, monkeypatch: pytest.MonkeyPatch, live: bool
+) -> None:
+    from hd2s.inference.graphs import Graphs
+
+    wanted: list[str] = []
+    graph = Graphs.graph
+
+    def noted(self: Graphs, part: str, shapes: list[tuple[int, ...]]) -> object:
+        wanted.append(part)
+        return graph(self, part, shapes)
+
+    monkeypatch.setattr(Graphs, "graph", noted)
+    engine = open_engine(model, engine="openvino")
+    engine.prepare(live=live, conspicuity=False)
+    features = engine.encode(np.zeros((PAST + (1 if live else BATCH), 64, 96, 3), np.uint8))
+    engine.slide(features)
+    assert wanted == ["encode", "slide"]
+
+
+@needs_openvino
+def test_what_cannot_be_prepared_is_an_error_where_it_is_needed(
+    model: HD2SLite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hd2s.inference.graphs import Graphs
+
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("no graph")
+
+    monkeypatch.setattr(Graphs, "graph", broken)
+    engine = open_engine(model, engine="openvino")
+    engine.prepare(live=False, conspicuity=False)
+    with pytest.raises(RuntimeError, match="no graph"):
+        engine.encode(np.zeros((1, 64, 96, 3), np.uint8))
 
 
 def test_maps_of_levels_come_only_if_asked_for(model: HD2SLite, openvino_engine: Engine) -> None:

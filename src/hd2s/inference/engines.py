@@ -45,6 +45,9 @@ class Engine(ABC):
     def __init__(self, spec: InputSpec) -> None:
         self.spec = spec
 
+    def prepare(self, *, live: bool, conspicuity: bool) -> None:  # noqa: B027 (most need none)
+        """Get ready for what is to come, while the caller goes on: frames one by one (`live`), such maps."""
+
     @abstractmethod
     def encode(self, frames: NDArray[np.uint8]) -> list[Any]:
         """Encode RGB frames (N, H, W, 3) of the network's size to its features, each (N, ...)."""

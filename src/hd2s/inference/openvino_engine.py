@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,11 @@ from hd2s.inference.engines import Engine, Maps
 from hd2s.inference.graphs import Graphs
 
 _SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT"}
-_PIECE = 4  # maps that are predicted at once where there are several
+_PIECE = 4  # maps that are predicted at once where they can be waited for
 
 
 class OpenVINOEngine(Engine):
-    """Runs graphs of small fixed sizes, each read or built at its first use.
+    """Runs graphs of small fixed sizes, each read or built in `prepare` or at its first use.
 
     Work is cut into pieces that run at the same time on different cores, rather than each on all cores: that
     costs less, as cores need not wait for each other, and what passes between layers stays in their caches.
@@ -30,7 +32,22 @@ class OpenVINOEngine(Engine):
         super().__init__(graphs.spec)
         self._graphs = graphs
         self._core = openvino.Core()
+        self._piece = _PIECE
         self._queues: dict[tuple[str, int], Any] = {}
+        self._building = threading.Lock()
+
+    def prepare(self, *, live: bool, conspicuity: bool) -> None:
+        """See `Engine.prepare`."""
+        self._piece = 1 if live else _PIECE
+
+        def work() -> None:
+            with suppress(Exception):  # it will be met again where the graph is needed
+                encoder = self._queue("encode", [(1, self.spec.height, self.spec.width, 3)])
+                count = self.spec.num_frames - 1 + self._piece
+                shapes = [(count, *output.shape[1:]) for output in encoder[0].model_outputs]
+                self._queue(_slide_part(conspicuity), shapes)
+
+        threading.Thread(target=work, name="hd2s-prepare").start()
 
     def encode(self, frames: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """See `Engine.encode`."""
@@ -44,9 +61,8 @@ class OpenVINOEngine(Engine):
     def slide(self, features: Sequence[NDArray[np.float32]], *, conspicuity: bool = False) -> Maps:
         """See `Engine.slide`."""
         past = self.spec.num_frames - 1
-        total = len(features[0]) - past
-        pieces = list(_pieces(features, past, 1 if total == 1 else _PIECE))
-        return Maps(*self._run("slide with levels" if conspicuity else "slide", pieces, total))
+        pieces = list(_pieces(features, past, self._piece))
+        return Maps(*self._run(_slide_part(conspicuity), pieces, len(features[0]) - past))
 
     def _run(self, part: str, pieces: list[list[NDArray[Any]]], total: int) -> list[NDArray[np.float32]]:
         """Run a part of the network on pieces of its input; join the first `total` results of each output."""
@@ -64,11 +80,20 @@ class OpenVINOEngine(Engine):
         """Return the queue of requests for inputs of some shapes."""
         key = part, shapes[0][0]
         if key not in self._queues:
-            graph = self._graphs.graph(part, shapes)
-            queue = openvino.AsyncInferQueue(self._core.compile_model(graph, "CPU", _SETTINGS))
-            queue.set_callback(_keep)
-            self._queues[key] = queue
+            with self._building:
+                if key not in self._queues:
+                    self._queues[key] = self._build(part, shapes)
         return self._queues[key]
+
+    def _build(self, part: str, shapes: list[tuple[int, ...]]) -> Any:
+        graph = self._graphs.graph(part, shapes)
+        queue = openvino.AsyncInferQueue(self._core.compile_model(graph, "CPU", _SETTINGS))
+        queue.set_callback(_keep)
+        return queue
+
+
+def _slide_part(conspicuity: bool) -> str:
+    return "slide with levels" if conspicuity else "slide"
 
 
 def _keep(request: Any, places: list[NDArray[np.float32]]) -> None:

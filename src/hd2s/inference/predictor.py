@@ -93,6 +93,7 @@ class Predictor:
         live: bool = False,
     ) -> None:
         self._engine = open_engine(model, engine=engine, device=device)
+        self._engine.prepare(live=live, conspicuity=conspicuity)
         self._conspicuity = conspicuity
         self._live = live
         self.spec = self._engine.spec
