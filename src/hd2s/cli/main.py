@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import hd2s
-from hd2s.cli import weights
+from hd2s.cli import datasets, weights
 from hd2s.cli.predict import predict
 from hd2s.cli.train import train
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command()(predict)
 app.command()(train)
 app.add_typer(weights.app, name="weights")
+app.add_typer(datasets.app, name="datasets")
 
 
 def _print_version(wanted: bool) -> None:

@@ -11,7 +11,6 @@ Sources and licences: OSIE (Xu, Jiang, Wang, Kankanhalli, Zhao, J. of Vision 201
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hd2s.data.datasets import points
+from hd2s.data.datasets.base import AnnotatedVideo, Found, Layout, Problem
+from hd2s.data.datasets.maps import BlurredGaze
+from hd2s.data.datasets.pictures import StillPictures, VideoPictures
+from hd2s.data.datasets.tables import read_rows, to_numbers
 from hd2s.errors import DatasetFormatError, DatasetNotFoundError
 
 STILL_FOLDERS = ("osie", "crowd", "scene")
@@ -34,11 +38,12 @@ Split = Literal["train", "validation", "all"]
 
 @dataclass(frozen=True)
 class Still:
-    """An image with the fixations of all its viewers, (N, 2) x, y."""
+    """An image with the fixations of all its viewers, (N, 2) x, y, and (N,) viewers, where they are known."""
 
     domain: str
     path: Path
     points: NDArray[np.float32] = field(repr=False)
+    viewers: NDArray[np.int64] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,7 @@ class GazeVideo:
 
     def active(self, frame: int, fps: float) -> NDArray[np.bool_]:
         """Tell which fixations (N,) go on while a frame is shown."""
-        now = 1000.0 * frame / fps
-        return (self.times_ms[:, 0] <= now) & (now <= self.times_ms[:, 1])
+        return points.active(self.times_ms, frame, fps)
 
 
 def stills(root: Path, split: Split, folders: Sequence[str] = STILL_FOLDERS) -> list[Still]:
@@ -67,14 +71,20 @@ def stills(root: Path, split: Split, folders: Sequence[str] = STILL_FOLDERS) -> 
     found = []
     for name in folders:
         table = defaultdict(list)
-        for row in _rows(root / name / "fixations.csv", ("image", "x", "y")):
-            table[row["image"]].append((row["x"], row["y"]))
+        for row in read_rows(root / name / "fixations.csv", ("image", "x", "y")):
+            table[row["image"]].append([row[c] for c in ("x", "y", "viewer") if c in row])
         for i, path in enumerate(sorted(_listed(root / name / "images", "*.jpg"))):
             if split == "all" or (i % 10 == 0) == (split == "validation"):
                 if path.name not in table:
                     raise DatasetFormatError(f"{path} has no fixations in {root / name / 'fixations.csv'}.")
-                found.append(Still(name, path, _numbers(table[path.name], 2, path)))
+                found.append(_still(name, path, table[path.name]))
     return found
+
+
+def _still(domain: str, path: Path, rows: list[list[str]]) -> Still:
+    """Make an image with its rows of x, y and perhaps the viewer."""
+    values = to_numbers(rows, len(rows[0]), path)
+    return Still(domain, path, values[:, :2], values[:, 2].astype(np.int64) if len(rows[0]) > 2 else None)
 
 
 def videos(root: Path, split: Split) -> list[GazeVideo]:
@@ -89,8 +99,8 @@ def videos(root: Path, split: Split) -> list[GazeVideo]:
         if split != "all" and (path.stem in VALIDATION_VIDEOS) != (split == "validation"):
             continue
         columns = ("viewer", "start_ms", "duration_ms", "x", "y")
-        rows = _rows(root / VIDEO_FOLDER / "fixations" / f"{path.stem}.csv", columns)
-        values = _numbers([[row[c] for c in columns] for row in rows], 5, path)
+        rows = read_rows(root / VIDEO_FOLDER / "fixations" / f"{path.stem}.csv", columns)
+        values = to_numbers([[row[c] for c in columns] for row in rows], 5, path)
         times = np.stack((values[:, 1], values[:, 1] + values[:, 2]), axis=1)
         found.append(GazeVideo(VIDEO_FOLDER, path, values[:, 0].astype(np.int64), times, values[:, 3:]))
     return found
@@ -106,26 +116,53 @@ def _listed(folder: Path, pattern: str) -> list[Path]:
     return paths
 
 
-def _numbers(cells: Sequence[Sequence[str]], columns: int, path: Path) -> NDArray[np.float32]:
-    try:
-        values = np.array(cells, np.float32).reshape(-1, columns)
-    except ValueError as error:
-        raise DatasetFormatError(f"The fixations of {path} are not all numbers: {error}.") from error
-    if not np.isfinite(values).all():  # an empty cell becomes nan
-        raise DatasetFormatError(
-            f"The fixations of {path} are not all numbers: a row is too short, or not finite."
-        )
-    return values
+def recognise(root: Path) -> bool:
+    """Tell by a folder of images with its table, or by that of the videos."""
+    return any((root / name / "fixations.csv").is_file() for name in STILL_FOLDERS) or (
+        (root / VIDEO_FOLDER / "videos").is_dir() and (root / VIDEO_FOLDER / "fixations").is_dir()
+    )
 
 
-def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    if not path.is_file():
-        raise DatasetNotFoundError(f"{path} is missing: fixations are read from it.")
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        missing = set(columns) - set(reader.fieldnames or ())
-        if missing:
-            raise DatasetFormatError(
-                f"{path} lacks the columns {sorted(missing)}; it has {reader.fieldnames}."
-            )
-        return list(reader)
+def read(root: Path, split: str) -> Found:
+    """List the videos and images of a split; folders that are missing are reported."""
+    which: Split = "train" if split == "train" else "validation" if split == "validation" else "all"
+    found: list[AnnotatedVideo] = []
+    missing = [name for name in (*STILL_FOLDERS, VIDEO_FOLDER) if not (root / name).is_dir()]
+    if VIDEO_FOLDER not in missing:
+        found += [_annotated_video(video) for video in videos(root, which)]
+    folders = [name for name in STILL_FOLDERS if name not in missing]
+    found += [_annotated_still(still) for still in stills(root, which, folders)]
+    return found, [Problem(root / name, "the folder is missing") for name in missing]
+
+
+def _annotated_video(video: GazeVideo) -> AnnotatedVideo:
+    pictures = VideoPictures(video.path)
+    table = points.Table(video.points, times_ms=video.times_ms, viewers=video.viewers)
+    gaze = points.TablePoints(table, pictures)
+    maps = BlurredGaze(gaze, pictures)
+    return AnnotatedVideo(name=video.path.stem, domain=video.domain, pictures=pictures, maps=maps, gaze=gaze)
+
+
+def _annotated_still(still: Still) -> AnnotatedVideo:
+    pictures = StillPictures(still.path)
+    gaze = points.TablePoints(points.Table(still.points, viewers=still.viewers), pictures)
+    return AnnotatedVideo(
+        name=f"{still.domain}-{still.path.stem}",
+        domain=still.domain,
+        pictures=pictures,
+        maps=BlurredGaze(gaze, pictures),
+        gaze=gaze,
+        group=still.domain,
+    )
+
+
+LAYOUT = Layout(
+    name="gaze",
+    title="the gaze pack",
+    splits=("train", "validation"),
+    description="{osie,crowd,scene}/{images/*.jpg,fixations.csv}, hevc/{videos/*.mp4,fixations/<name>.csv}",
+    license="MIT (images); free to use, citing the paper (videos)",
+    citation="Xu et al. 2014; Jiang, Xu, Zhao 2014; Liang et al. 2017; Xu, Jiang, Sun, Ye, Wang 2017",
+    recognise=recognise,
+    read=read,
+)

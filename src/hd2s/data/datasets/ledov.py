@@ -1,0 +1,84 @@
+"""LEDOV: 538 videos, watched by 32 people.
+
+Layout: one folder a video, `<name>/<name>.mp4` (or images, in it or in `<name>/images` or `<name>/frames`)
+with `<name>/Data.mat`, whose `Data.fixdata` has rows of viewer, start and duration in milliseconds, x, y;
+`<name>/maps` and `<name>/fixation` with images take its place where they exist. The published lists of
+splits are in `namelist.mat`, which is not read: `train.txt`, `validation.txt` and `test.txt` list names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hd2s.data.datasets import generic
+from hd2s.data.datasets.base import AnnotatedVideo, Found, Layout, Pictures, Problem
+from hd2s.data.datasets.listing import VIDEO_SUFFIXES, child, files, folders
+from hd2s.data.datasets.maps import MapFiles
+from hd2s.data.datasets.pictures import FolderPictures, VideoPictures
+from hd2s.data.datasets.points import PointFiles
+
+FPS = 24.0  # of folders of frames; the video files say it themselves
+DATA_FILE = "Data.mat"
+
+_LOOKED_AT = 20  # folders, to tell whether it is LEDOV
+
+
+def recognise(root: Path) -> bool:
+    """Tell by a folder with `Data.mat` or with the video of its own name."""
+    return any(
+        (root / name / DATA_FILE).is_file() or (root / name / f"{name}.mp4").is_file()
+        for name in folders(root)[:_LOOKED_AT]
+    )
+
+
+def read(root: Path, split: str) -> Found:
+    """List the videos of a split."""
+    names, problems = generic.split_names(root, split, folders(root))
+    videos = []
+    for name in names:
+        pictures = _pictures(root / name)
+        if pictures is None:
+            problems.append(Problem(root / name, "holds neither a video nor images: left out"))
+        else:
+            videos.append(_video(root / name, pictures, problems))
+    return videos, problems
+
+
+def _pictures(folder: Path) -> Pictures | None:
+    """Find the frames of a video."""
+    video = [name for name in files(folder, VIDEO_SUFFIXES) if name.startswith(folder.name)]
+    if video:
+        return VideoPictures(folder / video[0])
+    for images in (child(folder, "frames"), child(folder, "images"), folder):
+        if files(images):
+            return FolderPictures(images, FPS)
+    return None
+
+
+def _video(folder: Path, pictures: Pictures, problems: list[Problem]) -> AnnotatedVideo:
+    maps, fixation = child(folder, "maps"), child(folder, "fixation")
+    has_fixations = bool(files(fixation))
+    if not has_fixations:
+        has_mat = (folder / DATA_FILE).is_file()
+        what = "its fixations are in a MATLAB file, which is not read" if has_mat else "it has no fixations"
+        problems.append(Problem(folder, what))
+    return AnnotatedVideo(
+        name=folder.name,
+        domain="ledov",
+        pictures=pictures,
+        maps=MapFiles(maps, pictures) if maps.is_dir() else None,
+        gaze=PointFiles(fixation, pictures) if has_fixations else None,
+    )
+
+
+LAYOUT = Layout(
+    name="ledov",
+    title="LEDOV",
+    splits=generic.SPLITS,
+    description="<name>/<name>.mp4 (or images), <name>/{maps,fixation}/*, <name>/Data.mat, "
+    "optionally train.txt, validation.txt, test.txt",
+    license="free to use, citing the paper",
+    citation="Jiang, Xu, Liu, Qiao, Wang: DeepVS, ECCV 2018",
+    recognise=recognise,
+    read=read,
+)
