@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -17,11 +16,11 @@ from hd2s.models import HD2S
 
 
 def convert(model: HD2S, part: str, shapes: Sequence[Sequence[int]]) -> Any:
-    """Build the graph of a part for inputs of the given shapes.
+    """Build the graph of a part of a network for inputs of the given shapes.
 
-    "encode" is `Encode`; the others are `HD2S.slide` and give the saliency map alone or both outputs.
+    "encode" is `Encode`; the others are `HD2S.slide` and give the saliency map alone or both outputs. The
+    network is on the CPU, in eval mode and needs no gradients.
     """
-    model = copy.deepcopy(model).cpu().eval().requires_grad_(False)  # a trace takes only such for constants
     encode, kind = Encode(model), torch.uint8 if part == "encode" else torch.float32
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
@@ -51,4 +50,5 @@ def _fold(graph: Any) -> None:
     for _ in range(2):  # shapes become constants, then what follows from these
         torch._C._jit_pass_peephole(graph, False)
         torch._C._jit_pass_constant_propagation(graph)
+    torch._C._jit_pass_constant_pooling(graph)  # type: ignore[attr-defined]  # equal ones become one
     torch._C._jit_pass_dce(graph)

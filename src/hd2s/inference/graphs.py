@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
@@ -39,21 +40,22 @@ class Graphs:
 
     Args:
         facts: All that the graphs depend on besides code and versions.
-        model: Gives the network, in eval mode; called if there is no graph in the cache.
+        model: Gives a network of our own; called if there is no graph in the cache.
 
     Attributes:
         spec: The input of the network.
     """
 
     def __init__(self, facts: Iterable[bytes], model: Callable[[], HD2S]) -> None:
-        self._model = functools.cache(model)
+        # A trace takes only what needs no gradients for a constant.
+        self._model = functools.cache(lambda: model().cpu().eval().requires_grad_(False))
         self._folder = cache_folder() / "openvino" / _key(facts)
         self.spec = _read_spec(self._folder / _SPEC_FILE) or self._model().spec
 
     @classmethod
     def of(cls, model: HD2S) -> Graphs:
         """The graphs of a network in memory."""
-        return cls(_facts(model), lambda: model)
+        return cls(_facts(model), lambda: copy.deepcopy(model))
 
     @classmethod
     def stored(cls, name: str, weights: str | Path | None = None, domain: str | None = None) -> Graphs:

@@ -262,4 +262,7 @@ def prefetch(items: Generator[_T], ahead: int) -> Generator[_T]:
             raise item.error
     finally:
         abandoned.set()
+        with suppress(queue.Empty):
+            while True:
+                ready.get_nowait()  # makes room: a thread that waits for it ends at once
         thread.join()
