@@ -185,7 +185,11 @@ def test_a_start_with_cached_graphs_does_without_torch(
     loaded, tables = [], []
     for _ in range(2):
         done = subprocess.run(
-            [*command, "-o", out, "--save", "csv"], capture_output=True, text=True, timeout=120, check=True
+            [*command, "-o", out, "--save", "csv,overlay,npz"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
         )
         loaded.append(json.loads(done.stdout.splitlines()[-1]))
         tables.append((out / "clip.csv").read_text())

@@ -8,6 +8,7 @@ from typing import Any
 
 import openvino
 import torch
+from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor
 
@@ -36,7 +37,7 @@ def convert(model: HD2S, part: str, shapes: Sequence[Sequence[int]]) -> Any:
         traced = torch.jit.trace(run, examples, check_trace=False)  # type: ignore[no-untyped-call]
         _fold(traced.graph)
         decoder = TorchScriptPythonDecoder(traced, example_input=examples)
-        frontend = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
+        frontend = FrontEndManager().load_by_framework("pytorch")
         graph = frontend.convert(frontend.load(decoder))
     for port, example in zip(graph.inputs, examples, strict=True):
         port.get_node().set_element_type(openvino.Type.u8 if part == "encode" else openvino.Type.f32)
