@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 BUILDERS: dict[str, Callable[..., HD2S]] = {"hd2s": hd2s, "hd2s-lite": HD2SLite}
+_MAX_DOMAINS = 64  # a few bytes of a file must not make us build any number of networks
 
 
 def build(name: str, spec: InputSpec | None = None, domains: Sequence[str] = ()) -> HD2S | DomainHD2S:
@@ -112,6 +113,11 @@ def restore(file: io.WeightFile) -> HD2S | DomainHD2S:
         raise WeightsError(
             f"{file.path} is for '{header.network}', which this version of hd2s does not know. Known: "
             f"{', '.join(BUILDERS)}."
+        )
+    if len(header.domains) > _MAX_DOMAINS:
+        raise WeightsError(
+            f"{file.path} claims to tell {len(header.domains)} sources apart, more than the {_MAX_DOMAINS} "
+            "that hd2s reads."
         )
     try:
         model = build(header.network, header.spec, header.domains)

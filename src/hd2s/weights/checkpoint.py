@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -9,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from hd2s.errors import InputNotFoundError, WeightsError
 
 _WRAPPERS = ("state_dict", "model", "student_model")
+_BYTEARRAY = b"bytearray\n"  # how a pickle names the one type that torch.load lets it make of any size
 
 
 def is_safetensors(path: Path) -> bool:
@@ -38,14 +39,16 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     try:
         if is_safetensors(path):
             return load_file(path)
-        _check_sizes(path)
+        _check_claims(path)
         return _unwrap(_load(path), path)
+    except WeightsError:
+        raise
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} is refused: it is no PyTorch checkpoint, it is damaged, or besides tensors it holds "
             "objects that could run code. If you trust where it comes from, save its state_dict alone."
         ) from error
-    except (SafetensorError, OSError, RuntimeError, LookupError, ValueError, TypeError, EOFError) as error:
+    except Exception as error:  # garbage makes the readers raise anything
         raise WeightsError(f"{path} is damaged or no checkpoint: {error!s:.200}.") from error
 
 
@@ -53,7 +56,7 @@ def _load(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _check_sizes(path: Path) -> None:
+def _check_claims(path: Path) -> None:
     """Refuse a file that makes its reader allocate more than it holds itself.
 
     Raises:
@@ -61,26 +64,30 @@ def _check_sizes(path: Path) -> None:
     """
     from torch._subclasses.fake_tensor import FakeTensorMode  # imports much
 
-    size = path.stat().st_size
+    size, claimed = path.stat().st_size, 0
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if content.find(_BYTEARRAY) >= 0:
+            raise WeightsError(f"{path} is refused: besides tensors it holds objects of any size.")
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            claimed = sum(entry.file_size for entry in archive.infolist())
-    else:
-        claimed = 0
+            entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise WeightsError(f"{path} is refused: it is compressed, which PyTorch's own files never are.")
+        claimed = sum(entry.file_size for entry in entries)
     if claimed <= size:
         with FakeTensorMode():  # tensors without memory, as PyTorch documents it for such inspections
             state = _unwrap(_load(path), path)
-        storages = {
-            value.untyped_storage()._cdata: value.untyped_storage().nbytes() for value in state.values()
-        }
-        claimed = sum(storages.values())
+        # no sum: tensors may share a storage, which cannot be seen here
+        claimed = max(value.untyped_storage().nbytes() for value in state.values())
     if claimed > size:
         raise WeightsError(f"{path} is refused: it has {size} bytes but claims to hold {claimed}.")
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     """Find the state dict in what a file holds."""
-    while isinstance(content, Mapping):
+    for _ in range(1 + len(_WRAPPERS)):  # a file may hold a dict that holds itself
+        if not isinstance(content, Mapping):
+            break
         state = {key: v for key, v in content.items() if isinstance(key, str) and isinstance(v, Tensor)}
         if state:
             return state

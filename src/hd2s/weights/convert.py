@@ -168,8 +168,8 @@ class Converted:
 
     Attributes:
         family: What it was recognised as.
-        state: The network's state, or that of its encoder alone. A name that the family does not have is
-            left as it was.
+        state: The network's state, or that of its encoder alone. A name that the family does not have, or
+            has twice, is left as it was.
         domains: The sources of a domain-specific file, in lower case.
         heads: The state of the domain heads (`Adversary`), if there are some.
     """
@@ -185,7 +185,11 @@ def convert(state: Mapping[str, Tensor]) -> Converted | None:
 
     The published fusion takes the levels in the order 5 to 2, ours from 2 to 5: its weights are turned round.
     """
-    state = {_bare(name): value for name, value in state.items()}
+    bare: dict[str, Tensor] = {}
+    for name, value in state.items():
+        short = _bare(name)
+        bare[name if short in bare else short] = value
+    state = bare
     for family in FAMILIES:
         if any(re.match(family.marker, name) for name in state):
             break
@@ -198,13 +202,14 @@ def convert(state: Mapping[str, Tensor]) -> Converted | None:
         ours = _rename(plain, family.table)
         if ours is None:
             continue
-        value = state[name].flip(1) if ours == "fusion.weight" else state[name]
+        value = state[name]
+        if ours == "fusion.weight" and value.shape == (1, 4, 1, 1):
+            value = value.flip(1)
         if ours.startswith("heads."):
             converted.heads[ours] = value
-        elif ours == plain:  # unknown
-            converted.state[name] = value
-        else:
-            converted.state[f"networks.{domain or domains[0]}.{ours}" if domains else ours] = value
+            continue
+        full = f"networks.{domain or domains[0]}.{ours}" if domains else ours
+        converted.state[name if ours == plain or full in converted.state else full] = value
     return converted
 
 

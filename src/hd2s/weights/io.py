@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,6 +24,7 @@ from hd2s.weights.convert import FAMILIES, convert
 _SHOWN_KEYS = 5
 _HEADER_KEY = "hd2s"  # one key, because the order of several is random, and with it the file's hash
 _COUNTER = "num_batches_tracked"
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,20 +96,31 @@ def read_header(path: Path) -> Header:
     with _opened(path) as file:
         metadata = file.metadata() or {}
     try:
-        fields: dict[str, Any] = json.loads(metadata[_HEADER_KEY])
-        spec: dict[str, Any] = fields["input"]
-        spec |= {key: tuple(value) for key, value in spec.items() if isinstance(value, list)}
-        return Header(
-            network=fields["model"],
-            spec=InputSpec(**spec),
-            domains=tuple(map(str, fields.get("domains", ()))),
-            license=fields.get("license"),
-        )
-    except (KeyError, TypeError, AttributeError, ValueError, HD2SError) as error:
+        return _parse(json.loads(metadata[_HEADER_KEY]))
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError, HD2SError) as error:
         raise WeightsError(
             f"{path} does not say which hd2s network and input it is for ({error!r}). "
             "Give a file that hd2s wrote."
         ) from error
+
+
+def _parse(fields: dict[str, Any]) -> Header:
+    """Make a header of a file's JSON, which may be anything."""
+    network, license_ = fields["model"], fields.get("license")
+    domains, spec = tuple(fields.get("domains", ())), dict(fields["input"])
+    spec |= {key: tuple(value) for key, value in spec.items() if isinstance(value, list)}
+    header = Header(network=network, spec=InputSpec(**spec), domains=domains, license=license_)
+    texts, sizes = (
+        (network, license_ or "", *domains),
+        [spec[key] for key in ("height", "width", "num_frames")],
+    )
+    if not (
+        all(isinstance(text, str) for text in texts)
+        and all(type(size) is int for size in sizes)
+        and all(math.isfinite(number) for number in (*header.spec.mean, *header.spec.std))
+    ):
+        raise TypeError("a field has the wrong type")
+    return header
 
 
 def read(path: Path) -> WeightFile:
@@ -147,8 +160,10 @@ def load_into(model: nn.Module, state: dict[str, Tensor], file: WeightFile) -> N
     Raises:
         WeightsError: Its keys or shapes do not fit, or it holds values that are not finite.
     """
-    _check_fit(_wanted(model), state, file)
-    model.load_state_dict(state, strict=False)  # second names of a tensor and counters may be missing
+    wanted = _wanted(model)
+    _check_fit(wanted, state, file)
+    # not strict, because second names of a tensor and counters are missing
+    model.load_state_dict({name: state[name] for name in wanted}, strict=False)
 
 
 def check_hash(path: Path, sha256: str) -> None:
@@ -200,13 +215,15 @@ def _check_fit(wanted: dict[str, Tensor], state: dict[str, Tensor], file: Weight
         for name, value in wanted.items()
         if state[name].shape != value.shape
     ]
+    odd = [name for name in wanted if state[name].dtype not in _FLOATS or state[name].is_meta]
     broken = [
         name
-        for name in wanted
-        if not reshaped and state[name].is_floating_point() and not state[name].isfinite().all()
+        for name, value in wanted.items()
+        if not reshaped and not odd and not state[name].to(value.dtype).isfinite().all()
     ]
     for problem, names in (
         ("it has tensors of another shape", reshaped),
+        ("it has tensors that are not of floating point numbers", odd),
         ("it has values that are not finite in", broken),
     ):
         if names:
