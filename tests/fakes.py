@@ -153,7 +153,7 @@ def make_gaze_pack(root: Path, *, images: int = 3, num_frames: int = 18) -> Path
     return root
 
 
-def lively_model(spec: InputSpec = SMALL_SPEC, seed: int = 0) -> HD2SLite:
+def lively_model(spec: InputSpec = SMALL_SPEC, seed: int = 0, domain_specific: bool = False) -> HD2SLite:
     """Build `hd2s-lite` with random weights whose maps vary from place to place and frame to frame.
 
     As initialised, the signal would fade on its way and all maps be nearly constant: any two networks
@@ -161,7 +161,7 @@ def lively_model(spec: InputSpec = SMALL_SPEC, seed: int = 0) -> HD2SLite:
     chaotic, which would blow up rounding errors: small residual branches and last layers tame it.
     """
     generator = torch.Generator().manual_seed(seed)
-    model = HD2SLite(spec).eval()
+    model = HD2SLite(spec, domain_specific).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 4:
