@@ -185,7 +185,7 @@ def test_a_start_with_cached_graphs_does_without_torch(
     loaded, tables = [], []
     for _ in range(2):
         done = subprocess.run(
-            [*command, "-o", out, "--save", "csv,overlay,npz"],
+            [*command, "-o", out, "--save", "csv,overlay,maps,video,gif"],
             capture_output=True,
             text=True,
             timeout=120,
