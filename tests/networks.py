@@ -39,7 +39,7 @@ NAMES = ("hd2s", "hd2s-lite")
 KINDS = [
     Kind(name, domain, folded)
     for name in NAMES
-    for domain, folded in ((None, False), ("films", False), ("sports", False), ("sports", True))
+    for domain, folded in ((None, False), ("films", False), ("sports", True))
 ]
 PLAIN = [kind for kind in KINDS if kind.domain is None or kind.folded]
 

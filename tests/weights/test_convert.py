@@ -231,6 +231,17 @@ def test_unknown_names_are_no_checkpoint(names: list[str]) -> None:
     assert convert({name: torch.zeros(1) for name in names}) is None
 
 
+def test_a_source_spelled_in_two_ways_has_each_part_once() -> None:
+    result = convert({name: torch.zeros(()) for name in ("gaussians2__a", "GL__a.sigma", "GL__A.sigma")})
+    assert result is not None
+    assert result.domains == ("a",)
+    assert list(result.state) == [
+        "networks.a.priors.0.gaussians",
+        "networks.a.smoothing.sigma",
+        "GL__A.sigma",
+    ]
+
+
 # --- EfficientNet-Lite0 -----------------------------------------------------------------------------
 
 
