@@ -44,14 +44,20 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make results again that are there already.")
     ] = False,
-    model: Annotated[str, typer.Option(help="Name of the network.")] = "hd2s-lite",
+    model: Annotated[str, typer.Option(help="Name of the network: hd2s-lite or hd2s.")] = "hd2s-lite",
     weights: Annotated[
         Path | None,
-        typer.Option(help="Weight file, instead of the one that comes along.", show_default=False),
+        typer.Option(
+            help="Weight file or published checkpoint, instead of the weights that come along.",
+            show_default=False,
+        ),
     ] = None,
     domain: Annotated[
         str | None, typer.Option(help="Data set whose viewers to imitate.", show_default=False)
     ] = None,
+    post: Annotated[
+        str, typer.Option(help="Post-processing: none, or paper as in the published inference.")
+    ] = "none",
     engine: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: Annotated[
@@ -77,7 +83,7 @@ def predict(
         debug,
     )
     paths = expand_inputs(inputs)
-    entries = job.run(paths, open_engine(model, weights, domain, engine=engine, device=device))
+    entries = job.run(paths, open_engine(model, weights, domain, engine=engine, device=device, post=post))
     if as_json:
         typer.echo(json.dumps(entries, indent=2))
     else:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ENGINES = ("auto", "torch", "openvino")
 DEVICES = ("auto", "cpu", "cuda")
+POSTPROCESSINGS = ("none", "paper")
 BATCH = 8  # frames that are encoded and decoded at once where they can be waited for
 
 
@@ -52,9 +53,8 @@ class Engine(ABC):
     def encode(self, frames: NDArray[np.uint8]) -> list[Any]:
         """Encode RGB frames (N, H, W, 3) of the network's size to its features, each (N, ...)."""
 
-    @staticmethod
     @abstractmethod
-    def concat(features: Sequence[Any]) -> Any:
+    def concat(self, features: Sequence[Any]) -> Any:
         """Join features of one kind along axis 0."""
 
     @abstractmethod
@@ -69,6 +69,7 @@ def open_engine(
     *,
     engine: str = "auto",
     device: str = "auto",
+    post: str = "none",
 ) -> Engine:
     """Make an engine for a network.
 
@@ -79,26 +80,51 @@ def open_engine(
         domain: See `hd2s.load`; for a name only.
         engine: "torch", "openvino", or "auto": OpenVINO on a CPU where it is installed, else PyTorch.
         device: "cpu", "cuda", "cuda:N", or "auto": CUDA where there is a device, else the CPU.
+        post: Post-processing of the maps: "none", or "paper" as in the published inference; see
+            `hd2s.inference.postprocess`.
 
     Raises:
-        UnknownNameError: There is no such engine or kind of device.
+        UnknownNameError: There is no such engine, kind of device or post-processing.
         DeviceUnavailableError: The device is not there, or the engine cannot use it.
         MissingExtraError: OpenVINO was asked for and is not installed.
         HD2SError: The network cannot be loaded; see `hd2s.load`.
     """
     if isinstance(model, Engine):
         return model
+    if post not in POSTPROCESSINGS:
+        raise UnknownNameError.among("post-processing", post, POSTPROCESSINGS)
     engine, device = _choose(engine, device)
     if engine == "openvino":
-        from hd2s.inference.graphs import Graphs
-        from hd2s.inference.openvino_engine import OpenVINOEngine
+        opened = _open_openvino(model, weights, domain, truncate=post == "paper")
+    else:
+        opened = _open_torch(model, weights, domain, device, truncate=post == "paper")
+    if post == "none":
+        return opened
+    from hd2s.inference.postprocess import PaperEngine
 
-        if isinstance(model, str):
-            return OpenVINOEngine(Graphs.stored(model, weights, domain))
-        return OpenVINOEngine(Graphs.of(model))
+    smoothed = domain is not None if isinstance(model, str) else model.smoothing is not None
+    return PaperEngine(opened, smoothed=smoothed)
+
+
+def _open_openvino(
+    model: str | HD2S, weights: str | Path | None, domain: str | None, *, truncate: bool
+) -> Engine:
+    from hd2s.inference.graphs import Graphs
+    from hd2s.inference.openvino_engine import OpenVINOEngine
+
+    if isinstance(model, str):
+        return OpenVINOEngine(Graphs.stored(model, weights, domain, truncate=truncate))
+    return OpenVINOEngine(Graphs.of(model))
+
+
+def _open_torch(
+    model: str | HD2S, weights: str | Path | None, domain: str | None, device: str, *, truncate: bool
+) -> Engine:
     from hd2s.inference.torch_engine import TorchEngine, load_network
 
-    return TorchEngine(load_network(model, weights, domain) if isinstance(model, str) else model, device)
+    if isinstance(model, str):
+        model = load_network(model, weights, domain, truncate=truncate)
+    return TorchEngine(model, device)
 
 
 def _choose(engine: str, device: str) -> tuple[str, str]:

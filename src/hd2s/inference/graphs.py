@@ -58,7 +58,14 @@ class Graphs:
         return cls(_facts(model), lambda: copy.deepcopy(model))
 
     @classmethod
-    def stored(cls, name: str, weights: str | Path | None = None, domain: str | None = None) -> Graphs:
+    def stored(
+        cls,
+        name: str,
+        weights: str | Path | None = None,
+        domain: str | None = None,
+        *,
+        truncate: bool = False,
+    ) -> Graphs:
         """The graphs of a stored network, for the arguments of `hd2s.load`.
 
         Nothing is checked if there are graphs: they come from what could be loaded from such a file once.
@@ -70,12 +77,12 @@ class Graphs:
         def load() -> HD2S:
             from hd2s.inference.torch_engine import load_network
 
-            return load_network(name, weights, domain)
+            return load_network(name, weights, domain, truncate=truncate)
 
         path = Path(weights) if weights else WEIGHTS[name].path if name in WEIGHTS else None
         if path is None or not path.is_file():
             return cls.of(load())
-        return cls((name.encode(), repr(domain).encode(), path.read_bytes()), load)
+        return cls((name.encode(), repr((domain, truncate)).encode(), path.read_bytes()), load)
 
     def graph(self, part: str, shapes: Sequence[Sequence[int]]) -> Any:
         """Return the graph of a part of the network (see `conversion`) for inputs of some shapes."""

@@ -53,8 +53,7 @@ class OpenVINOEngine(Engine):
         """See `Engine.encode`."""
         return self._run("encode", [[frames[i : i + 1]] for i in range(len(frames))], len(frames))
 
-    @staticmethod
-    def concat(features: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    def concat(self, features: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """See `Engine.concat`."""
         return np.concatenate(features)
 

@@ -53,6 +53,7 @@ def predict(
     domain: str | None = None,
     engine: str = "auto",
     device: str = "auto",
+    post: str = "none",
     conspicuity: bool = False,
     fps: float = 25.0,
 ) -> Iterator[SaliencyFrame]:
@@ -66,6 +67,7 @@ def predict(
         domain: See `hd2s.load`.
         engine: "torch", "openvino", or "auto": OpenVINO on a CPU where it is installed, else PyTorch.
         device: "cpu", "cuda", "cuda:N", or "auto": CUDA where there is a device, else the CPU.
+        post: Post-processing: "none", or "paper" as in the published inference.
         conspicuity: Also give the four conspicuity maps.
         fps: Frames a second of images and arrays, which do not say it themselves.
 
@@ -88,7 +90,7 @@ def predict(
         SaliencyFrame(index=1, time_seconds=0.040, saliency=90x160)
         SaliencyFrame(index=2, time_seconds=0.080, saliency=90x160)
     """
-    network = open_engine(model, weights, domain, engine=engine, device=device)
+    network = open_engine(model, weights, domain, engine=engine, device=device, post=post)
     with open_source(source, fps=fps) as opened:
         with closing(predict_frames(opened, network, conspicuity=conspicuity)) as pairs:
             for _, result in pairs:

@@ -15,14 +15,16 @@ from hd2s.inference.engines import Engine, Maps
 from hd2s.models import HD2S, load
 
 
-def load_network(name: str, weights: str | Path | None, domain: str | None) -> HD2S:
+def load_network(
+    name: str, weights: str | Path | None, domain: str | None, *, truncate: bool = False
+) -> HD2S:
     """Load a network as `hd2s.load` does, but only one that can predict.
 
     Raises:
         UnknownNameError: Its weights tell sources apart, and no domain was chosen.
         HD2SError: See `hd2s.load`.
     """
-    model = load(name, weights, domain)
+    model = load(name, weights, domain, truncate=truncate)
     if not isinstance(model, HD2S):
         raise UnknownNameError(
             f"The weights tell sources apart. Choose whose viewers to imitate: --domain, one of "
@@ -66,8 +68,7 @@ class TorchEngine(Engine):
         """See `Engine.encode`."""
         return list(self._encode(torch.from_numpy(frames).to(self.device)))
 
-    @staticmethod
-    def concat(features: Sequence[Tensor]) -> Tensor:
+    def concat(self, features: Sequence[Tensor]) -> Tensor:
         """See `Engine.concat`."""
         return torch.cat(tuple(features))
 

@@ -14,6 +14,7 @@ from hd2s.models.s3d import hd2s
 from hd2s.types import InputSpec
 from hd2s.weights import io
 from hd2s.weights.catalog import WEIGHTS
+from hd2s.weights.download import fetch
 
 __all__ = [
     "BUILDERS",
@@ -51,7 +52,11 @@ def build(name: str, spec: InputSpec | None = None, domains: Sequence[str] = ())
 
 
 def load(
-    name: str = "hd2s-lite", weights: str | Path | None = None, domain: str | None = None
+    name: str = "hd2s-lite",
+    weights: str | Path | None = None,
+    domain: str | None = None,
+    *,
+    truncate: bool = False,
 ) -> HD2S | DomainHD2S:
     """Load a network with trained weights, in eval mode, on the CPU.
 
@@ -60,6 +65,7 @@ def load(
         weights: A weight file that hd2s wrote or a published checkpoint of the network; the file that comes
             with the package if None.
         domain: The source (data set) whose viewers to imitate, for weights that tell sources apart.
+        truncate: With a domain, cut the map to 8 bits before it is smoothed, as the published inference does.
 
     Returns:
         The network: clips (B, 3, T, H, W) in, `HD2SOutput(saliency, conspicuity)` out. Its `spec` says how
@@ -94,7 +100,7 @@ def load(
         raise UnknownNameError(
             f"The weights of '{name}' do not tell data sets apart, so there is no domain '{domain}'."
         )
-    return model.for_domain(domain)
+    return model.for_domain(domain, truncate=truncate)
 
 
 def restore(file: io.WeightFile) -> HD2S | DomainHD2S:
@@ -148,11 +154,10 @@ def load_encoder(model: HD2S | DomainHD2S, path: str | Path) -> None:
 
 
 def _embedded(name: str) -> Path:
-    record = WEIGHTS.get(name)
-    if record is None or record.path is None:
+    record = WEIGHTS[name]
+    if record.path is None:
         raise WeightsError(
             f"No weights come with '{name}'. Give a file: --weights FILE, in Python weights=FILE. "
             "'hd2s weights list' says which there are and how to get them."
         )
-    io.check_hash(record.path, record.sha256)
-    return record.path
+    return fetch(record)

@@ -16,7 +16,6 @@ from hd2s.models.hd2s import HD2S
 from hd2s.types import InputSpec
 
 _Triple = tuple[int, int, int]
-
 SPEC = InputSpec(height=128, width=192, num_frames=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 # level: its inception blocks, each with input channels, b0, (r1, b1), (r2, b2), b3
@@ -47,7 +46,6 @@ def _conv(c_in: int, c_out: int, kernel: _Triple = (1, 1, 1), stride: _Triple = 
 
 
 def _separable(c_in: int, c_out: int, side: int, stride: int = 1) -> nn.Sequential:
-    """A spatial convolution, then a temporal one."""
     spatial = _conv(c_in, c_out, (1, side, side), (1, stride, stride))
     return nn.Sequential(spatial, _conv(c_out, c_out, (side, 1, 1), (stride, 1, 1)))
 
@@ -74,8 +72,7 @@ class Inception(nn.Module):
 class S3D(nn.Module):
     """S3D without its classifier, in five levels: 64, 192, 480, 832 and 1024 channels.
 
-    For a clip of T x H x W they have the sizes T/2 x H/4 x W/4, T/2 x H/8 x W/8, T/4 x H/16 x W/16, and
-    T/8 x H/32 x W/32 for the last two.
+    Sizes: T/2 x H/4 x W/4, T/2 x H/8 x W/8, T/4 x H/16 x W/16, and T/8 x H/32 x W/32 for the last two.
     """
 
     def __init__(self) -> None:

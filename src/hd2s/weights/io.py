@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -164,22 +163,6 @@ def load_into(model: nn.Module, state: dict[str, Tensor], file: WeightFile) -> N
     _check_fit(wanted, state, file)
     # not strict, because second names of a tensor and counters are missing
     model.load_state_dict({name: state[name] for name in wanted}, strict=False)
-
-
-def check_hash(path: Path, sha256: str) -> None:
-    """Compare a file's SHA-256 with the expected one.
-
-    Raises:
-        InputNotFoundError: There is no such file.
-        WeightsError: The hash differs: the file is damaged or another one.
-    """
-    if not path.is_file():
-        raise InputNotFoundError(f"The weight file {path} does not exist.")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
-        raise WeightsError(
-            f"{path} is damaged: its SHA-256 is {found}, expected {sha256}. Install hd2s again to replace it."
-        )
 
 
 def _opened(path: Path) -> Any:
