@@ -193,7 +193,7 @@ def test_dim_pixels_are_no_fixations(tmp_path: Path) -> None:
 
 def test_fixations_outside_are_left_out_with_their_viewers(tmp_path: Path) -> None:
     root = make_generic(tmp_path)
-    rows = ["47.9,31.9,1", "48,3,2", "-0.1,3,3", "3,32,4", "0,0,5"]
+    rows = ["47.9,31.9,1", "48,3,2", "-0.1,3,3", "3,32,4", "3,-0.1,6", "0,0,5"]
     (root / "fixations" / "street.csv").write_text(
         "frame,x,y,viewer\n" + "".join(f"2,{row}\n" for row in rows)
     )

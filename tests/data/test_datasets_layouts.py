@@ -137,6 +137,7 @@ def test_folders_of_maps_are_listed_once_and_late(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "scandir", counting)
     video = only(open_dataset(root, "validation"), "0601")
     assert "annotation/0601/maps" not in listed
+    assert listed.count("annotation/0601/fixation") == 1
     for index in range(12):
         video.density(index)
     assert listed.count("annotation/0601/maps") == 1
@@ -298,8 +299,25 @@ def test_ledov_has_frames_or_videos(tmp_path: Path) -> None:
     assert "its fixations are in a MATLAB file, which is not read" in messages(data)
     assert_labels_are_of_frame(data.videos[1], 3)
     assert names(open_dataset(root)) == ["human_talk02"]
+    (root / "human_talk02" / "Data.mat").unlink()
+    for path in (root / "human_talk02" / "fixation").iterdir():
+        path.unlink()
+    assert "human_talk02: it has no fixations" in messages(open_dataset(root))
     with pytest.raises(DatasetFormatError, match=r"train\.txt is missing: it lists the names"):
         open_dataset(root, "train")
+
+
+def test_ledov_takes_a_table_in_place_of_its_matlab_file(tmp_path: Path) -> None:
+    root = make_ledov(tmp_path)
+    for name in ("animal_bear01", "human_talk02"):
+        (root / name / "fixations.csv").write_text("viewer,start_ms,duration_ms,x,y\n4,40,60,7,9\n")
+    bear, talk = open_dataset(root, "all").videos
+    assert [bear.fixations(frame).tolist() for frame in range(4)] == [[], [[7, 9]], [[7, 9]], []]  # type: ignore[union-attr]
+    assert bear.viewers(1).tolist() == [4]  # type: ignore[union-attr]
+    density = bear.density(1)
+    assert density is not None
+    assert np.unravel_index(density.argmax(), density.shape) == (9, 7)
+    np.testing.assert_allclose(talk.density(1), grey(1) / 255, rtol=1e-6)  # its own maps
 
 
 # --- AViMoS and NTIRE 2026 --------------------------------------------------------------------------

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -72,6 +76,64 @@ def test_frames_are_those_of_reading_in_order(tmp_path: Path, name: str) -> None
     np.testing.assert_array_equal(SeekableVideo(tmp_path / name).frames(range(20)), expected)
 
 
+def test_frames_that_an_edit_list_cuts_off_do_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "cut.mp4"
+    source = make_video(tmp_path / "whole.mp4", options=B_FRAMES)
+    options = {"avoid_negative_ts": "disabled"}
+    with av.open(str(source)) as whole, av.open(str(path), "w", options=options) as part:
+        stream = part.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.pts is not None and packet.dts is not None and packet.time_base is not None:
+                eight_frames = int(8 / (25 * packet.time_base))
+                packet.pts, packet.dts = packet.pts - eight_frames, packet.dts - eight_frames
+                packet.stream = stream
+                part.mux(packet)
+    expected = in_order(path)
+    video = SeekableVideo(path)
+    assert len(video) == len(expected) == 12
+    for index in (11, 0, 5, 1, 6, 3):
+        np.testing.assert_array_equal(video.frames([index])[0], expected[index], f"frame {index}")
+
+
+def test_packets_that_say_as_before_make_no_frame(tmp_path: Path) -> None:
+    path, options = tmp_path / "gaps.avi", {"g": "12", "bf": "0"}
+    source = make_video(tmp_path / "whole.avi", codec="mpeg4", options=options)
+    with av.open(str(source)) as whole, av.open(str(path), "w") as part:
+        stream = part.add_stream_from_template(whole.streams.video[0])
+        for index, packet in enumerate(whole.demux(video=0)):
+            if packet.pts is None:
+                continue
+            if index in (5, 6):  # a P-frame of ISO 14496-2, of which no more is coded than its time
+                bits = f"0101{index:05b}10" + "0" + "1111"
+                empty = av.Packet(b"\0\0\1\xb6" + int(bits, 2).to_bytes(2, "big"))
+                empty.pts, empty.dts, empty.time_base = packet.pts, packet.dts, packet.time_base
+                packet = empty
+            packet.stream = stream
+            part.mux(packet)
+    expected = in_order(path)
+    assert len(SeekableVideo(path)) == len(expected) == 18
+    np.testing.assert_array_equal(SeekableVideo(path).frames([14, 5, 4]), [expected[i] for i in (14, 5, 4)])
+
+
+def test_frames_of_vp8_for_reference_only_are_not_shown() -> None:
+    """By RFC 6386, 9.1; the encoder would make them in a second pass only."""
+    assert [seek._has_frame(av.Packet(bytes([first, 0])), "vp8") for first in (0x10, 0x31, 0x01)] == [  # type: ignore[arg-type]
+        True,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("name", ["b_frames.mp4", "open_gop.ts"])
+def test_seeking_that_leads_astray_is_noticed(tmp_path: Path, name: str) -> None:
+    expected = in_order(make_video(tmp_path / name, **KINDS[name]))  # type: ignore[arg-type]
+    video = SeekableVideo(tmp_path / name)
+    wrong = replace(video.index, key_times=video.index.key_times[1:] + video.index.key_times[-1:])
+    video.__dict__["index"] = wrong
+    for index in (19, 8, 9, 3, 13, 0):
+        np.testing.assert_array_equal(video.frames([index])[0], expected[index], f"frame {index}")
+
+
 def test_key_frames_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = SeekableVideo(make_video(tmp_path / "long.mp4", num_frames=60, options={"g": "10", "bf": "0"}))
     decoded: list[int] = []
@@ -119,18 +181,21 @@ def test_files_that_are_no_videos_are_refused(tmp_path: Path) -> None:
 
 
 def test_damage_is_named_by_frame(tmp_path: Path) -> None:
-    path = make_video(tmp_path / "clip.avi", num_frames=12, codec="mjpeg", pix_fmt="yuvj420p")
+    path = make_video(tmp_path / "clip.mp4", num_frames=12, options={"g": "20", "bf": "0"})
     data = bytearray(path.read_bytes())
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
         packet = packets[5]
         assert packet.pos is not None
-        data[packet.pos + 8 : packet.pos + 8 + packet.size] = bytes(packet.size)
+        data[packet.pos : packet.pos + packet.size] = bytes(packet.size)
     path.write_bytes(data)
     video = SeekableVideo(path)
-    assert len(video.frames([4, 6])) == 2
-    with pytest.raises(VideoDecodeError, match=r"Frame 5 of .*clip\.avi.* cannot be decoded"):
+    (after,) = video.frames([6])
+    seek._local.__dict__.clear()
+    assert len(video.frames([4])) == 1
+    with pytest.raises(VideoDecodeError, match=r"Frame 5 of .*clip\.mp4.* cannot be decoded"):
         video.frames([5])
+    np.testing.assert_array_equal(video.frames([6])[0], after)
     assert len(video.frames([4, 6])) == 2
 
 
@@ -151,6 +216,34 @@ def test_a_forked_process_has_its_own_decoders(tmp_path: Path, monkeypatch: pyte
     (own,) = seek._decoders().values()
     assert own is not parents
     assert parents._next == 4, "not touched"
+
+
+FORKING = """
+import gc, os, sys
+from pathlib import Path
+from hd2s.data import seek
+
+video = seek.SeekableVideo(Path(sys.argv[1]))
+gc.disable()  # so that the decoders that are no longer needed are left to the child
+for index in (3, 12, 17):
+    expected = video.frames([index])[0]
+    seek._forget(video)
+child = os.fork()
+if child == 0:
+    gc.collect()
+    os._exit(0 if (video.frames([17])[0] == expected).all() else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_can_clear_up_after_its_parent(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "clip.mp4", options=B_FRAMES)
+    process = subprocess.Popen([sys.executable, "-c", FORKING, str(path)], start_new_session=True)
+    try:
+        assert process.wait(60) == 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_few_files_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,10 +36,13 @@ from hd2s.types import VideoInfo
 
 MAX_OPEN = 8  # decoders kept open by a thread; each may hold some megabytes and a file handle
 
-_THREADS = 2  # of a decoder: it shortens the wait for a clip and leaves cores to other workers
+# Of a decoder. What a process leaves behind when it forks, such as a decoder that awaits its end, its child
+# may clear away: joining threads that were never copied, it would wait for ever.
+_THREADS = 1
+_FALLBACK_FPS = Fraction(25)  # as in `open_source`
 # Formats that store no presentation times, with the codecs for which FFmpeg cannot restore them.
 _UNTIMED = ({"avi", "h264", "hevc"}, {"h264", "hevc"})
-_EMPTY_MPEG4 = 8  # bytes of a packet that says "as before": FFmpeg shows no frame for it
+_EMPTY_MPEG4 = 7  # bytes of a packet that says "as before", at most: FFmpeg shows no frame for it
 _SEEK_ATTEMPTS = 3
 _ANY_TIME_BASE = Fraction(1, 1000)
 
@@ -103,7 +106,11 @@ class SeekableVideo:
             InputNotFoundError: There is no such file.
             VideoDecodeError: It holds no video that can be decoded.
         """
-        with open_source(self.path) as source:
+        if self.path.is_file():
+            info = _probe(self.path)
+            if info is not None:
+                return info
+        with open_source(self.path) as source:  # which says what is wrong
             return source.info
 
     @cached_property
@@ -146,6 +153,21 @@ class SeekableVideo:
             for index, picture in zip(indices, pictures, strict=True)
         }
         return [converted[id(picture)] for picture in pictures]
+
+
+def _probe(path: Path) -> VideoInfo | None:
+    """Decode the first frame of a file; None if there is none."""
+    try:
+        with _open(path) as container:
+            stream = _stream(container)
+            for packet in chain(_packets(container, stream), [None]):
+                for picture in _decoded(stream, packet):
+                    upright = Upright()(picture)
+                    fps = stream.average_rate or stream.guessed_rate or _FALLBACK_FPS
+                    return VideoInfo(name=path.stem, height=upright.height, width=upright.width, fps=fps)
+    except VideoDecodeError:
+        pass
+    return None
 
 
 class _Decoder:
@@ -247,18 +269,18 @@ def _decoded(stream: VideoStream, packet: Packet[VideoStream] | None) -> list[av
 
 
 def _open(path: Path) -> InputContainer:
-    """Open a file that `open_source` has opened before."""
+    """Open a file."""
     try:
         return av.open(f"file:{path}", "r", options={"max_pixels": str(MAX_PIXELS)})
     except (av.FFmpegError, OSError) as error:
-        raise VideoDecodeError(f"'{path}' cannot be opened any more: {error}.") from error
+        raise VideoDecodeError(f"'{path}' cannot be opened: {error}.") from error
 
 
 def _stream(container: InputContainer) -> VideoStream:
     stream = container.streams.best("video")
-    assert isinstance(stream, VideoStream)
+    if not isinstance(stream, VideoStream) or stream.codec_context is None:
+        raise VideoDecodeError("There is no video stream.")
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-    stream.thread_type = "AUTO"
     stream.codec_context.thread_count = _THREADS
     return stream
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hd2s.data.datasets.base import AnnotatedVideo, Found, Gaze, Layout, Maps, Pictures, Problem
-from hd2s.data.datasets.listing import VIDEO_SUFFIXES, child, files, folders, number_in
+from hd2s.data.datasets.listing import VIDEO_SUFFIXES, child, files, folders, has_files, number_in
 from hd2s.data.datasets.maps import MapFiles
 from hd2s.data.datasets.pictures import FolderPictures, VideoPictures
 from hd2s.data.datasets.points import PointFiles
@@ -66,7 +66,7 @@ def _truth(
     if folder is None:
         return None, None
     maps, fixation = child(folder, "maps"), child(folder, "fixation")
-    has_images = bool(files(fixation))
+    has_images = has_files(fixation)
     if not has_images and fixation.is_dir():
         mats = files(child(fixation, "maps"), frozenset({".mat"}))
         what = f"{len(mats)} MATLAB files, which are not read, and no images" if mats else "no images"

@@ -20,10 +20,18 @@ def files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[str]:
     Hidden files and all that is no regular file (after following links) are left out, as `open_source`
     does. Suffixes are compared without case.
     """
-    return sorted(
-        (e.name for e in _entries(folder) if os.path.splitext(e.name)[1].lower() in suffixes and e.is_file()),
-        key=natural_key,
-    )
+    return sorted((e.name for e in _entries(folder) if _is_one(e, suffixes)), key=natural_key)
+
+
+def has_files(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> bool:
+    """Tell whether `files` would find any, reading no more of the folder than it takes."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(_is_one(entry, suffixes) for entry in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _unreadable(folder, error) from error
 
 
 def folders(folder: Path) -> list[str]:
@@ -38,9 +46,17 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise DatasetFormatError(
-            f"The folder {folder} cannot be read: {error.strerror}. Check its permissions."
-        ) from error
+        raise _unreadable(folder, error) from error
+
+
+def _is_one(entry: os.DirEntry[str], suffixes: frozenset[str]) -> bool:
+    """Tell whether an entry is a visible file of some kinds."""
+    name = entry.name
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes and entry.is_file()
+
+
+def _unreadable(folder: Path, error: OSError) -> DatasetFormatError:
+    return DatasetFormatError(f"The folder {folder} cannot be read: {error.strerror}. Check its permissions.")
 
 
 def child(folder: Path, name: str) -> Path:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from hd2s.data.datasets.base import AnnotatedVideo, Found, Problem
-from hd2s.data.datasets.listing import child, files, folders
+from hd2s.data.datasets.listing import child, folders, has_files
 from hd2s.data.datasets.maps import MapFiles
 from hd2s.data.datasets.pictures import FolderPictures
 from hd2s.data.datasets.points import PointFiles
@@ -49,7 +49,7 @@ def _shot(folder: Path, domain: str, fps: float, problems: list[Problem]) -> Ann
     pictures = FolderPictures(images, fps)
     if not maps.is_dir():
         problems.append(Problem(maps, f"the shot {folder.name} has no folder of maps"))
-    has_fixations = bool(files(fixation))
+    has_fixations = has_files(fixation)
     if not has_fixations:
         problems.append(Problem(fixation, f"the shot {folder.name} has no images of fixations"))
     return AnnotatedVideo(
