@@ -8,30 +8,20 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from hd2s.metrics.functional import EPSILON, cc, kl_divergence, nss
-
-Array = NDArray[np.float64]
-
-
-def loop_cc(p: Array, q: Array) -> float:
-    return float(np.corrcoef(p.ravel(), q.ravel())[0, 1])
-
-
-def loop_nss(p: Array, fixations: Array) -> float:
-    mean = sum(p.flat) / p.size
-    std = math.sqrt(sum((v - mean) ** 2 for v in p.flat) / (p.size - 1))
-    total = sum(count * (v - mean) / std for v, count in zip(p.flat, fixations.flat, strict=True))
-    return total / sum(fixations.flat)
-
-
-def loop_kl(p: Array, t: Array) -> float:
-    return sum(
-        (b / t.sum()) * math.log(EPSILON + (b / t.sum()) / (a / p.sum() + EPSILON))
-        for a, b in zip(p.flat, t.flat, strict=True)
-    )
+from hd2s.errors import HD2SError, InputShapeError, UnknownNameError
+from hd2s.metrics.functional import (
+    EPSILON,
+    Fixations,
+    cc,
+    information_gain,
+    kl_divergence,
+    nss,
+    quantise,
+    sim,
+)
+from metrics.oracles import Array, loop_cc, loop_ig, loop_kl, loop_nss, loop_sim
 
 
 def maps(*, sparse: bool = False, count: int = 4) -> Tensor:
@@ -87,6 +77,46 @@ def test_kl_by_hand(prediction: list[list[float]], density: list[list[float]], e
     assert value.item() == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("prediction", "density", "minmax", "divided"),
+    [
+        ([[1, 2], [3, 4]], [[1, 2], [3, 4]], 1.0, 1.0),
+        ([[1, 0], [0, 0]], [[0, 0], [0, 1]], 0.0, 0.0),
+        ([[2, 1], [1, 1]], [[0, 0], [0, 1]], 0.0, 0.2),  # a floor of 1 counts only without the shift
+        ([[1, 1], [0, 0]], [[0, 2], [2, 0]], 0.5, 0.5),
+    ],
+)
+def test_sim_by_hand(
+    prediction: list[list[float]], density: list[list[float]], minmax: float, divided: float
+) -> None:
+    p, g = torch.tensor([prediction], dtype=torch.float64), torch.tensor([density], dtype=torch.float64)
+    assert sim(p, g).item() == pytest.approx(minmax, abs=1e-12)
+    assert sim(p, g, normalise="sum").item() == pytest.approx(divided, abs=1e-12)
+    assert sim(g, p).item() == pytest.approx(minmax, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "fixations", "expected"),
+    [
+        ([[1, 1], [1, 1]], [[0, 1], [0, 2]], 0.0),
+        ([[2, 0], [1, 1]], [[1, 0], [0, 0]], 1.0),
+        ([[2, 0], [1, 1]], [[3, 0], [1, 0]], 0.75),  # coincident fixations count each
+        ([[4, 0], [0, 0]], [[0, 1], [0, 0]], math.log2(EPSILON) - math.log2(0.25)),
+    ],
+)
+def test_information_gain_by_hand(
+    prediction: list[list[float]], fixations: list[list[int]], expected: float
+) -> None:
+    p, uniform = torch.tensor([prediction], dtype=torch.float64), torch.ones(1, 2, 2, dtype=torch.float64)
+    value = information_gain(p, torch.tensor([fixations]), uniform)
+    assert value.item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_quantised_maps_have_256_levels() -> None:
+    levels = quantise(torch.linspace(-0.1, 1.1, 5000)).unique() * 255
+    torch.testing.assert_close(levels, torch.arange(256.0))
+
+
 # --- by loops, and what must hold for any maps ------------------------------------------------------
 
 
@@ -110,6 +140,27 @@ def test_equals_a_plain_loop_over_each_map_of_a_batch(
     single = metric(prediction.float(), truth.float())
     assert single.dtype == torch.float32
     np.testing.assert_allclose(single, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_sim_and_information_gain_equal_plain_loops() -> None:
+    prediction, density, counts = maps(), maps(), maps(sparse=True)
+    pairs = list(zip(prediction.numpy(), density.numpy(), strict=True))
+    for normalise, shift in (("minmax", True), ("sum", False)):
+        expected = [loop_sim(p, g, shift=shift) for p, g in pairs]
+        np.testing.assert_allclose(sim(prediction, density, normalise=normalise), expected, rtol=1e-12)
+    expected = [
+        loop_ig(p, f, density[1].numpy()) for p, f in zip(prediction.numpy(), counts.numpy(), strict=True)
+    ]
+    np.testing.assert_allclose(information_gain(prediction, counts, density[1:2]), expected, rtol=1e-12)
+
+
+def test_fixations_and_maps_of_counts_give_the_same() -> None:
+    prediction, counts = maps(), maps(sparse=True)
+    fixations = Fixations.from_maps(counts)
+    torch.testing.assert_close(nss(prediction, fixations), nss(prediction, counts))
+    once = fixations.once()
+    torch.testing.assert_close(nss(prediction, once), nss(prediction, counts > 0))
+    assert not torch.equal(nss(prediction, once), nss(prediction, counts))
 
 
 @pytest.mark.parametrize("metric", [cc, nss])
@@ -149,3 +200,62 @@ def test_gradients_reach_the_prediction_and_are_finite(metric: Callable[[Tensor,
     assert single.grad is not None
     assert single.grad.isfinite().all()
     assert single.grad.any()
+
+
+def test_constant_maps_are_recognised_in_spite_of_rounding() -> None:
+    for value in (0.1, 1 / 3, 1e-20, 1e6):
+        constant = torch.full((1, 360, 640), value)
+        assert cc(constant, torch.rand(1, 360, 640)).isnan()
+        assert nss(constant, torch.ones(1, 360, 640)).isnan()
+        assert sim(constant, torch.rand(1, 360, 640)).isnan()
+    almost = constant.clone()
+    almost[0, 0, 0] *= 1.01
+    assert cc(almost, almost).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_nan_in_a_map_gives_nan_for_that_map_only() -> None:
+    prediction, truth, counts = maps(), maps(), maps(sparse=True)
+    prediction[2, 0, 0] = torch.nan
+    scores = (
+        cc(prediction, truth),
+        sim(prediction, truth),
+        nss(prediction, counts),
+        nss(prediction, Fixations.from_maps(counts)),
+        kl_divergence(prediction, truth),
+        information_gain(prediction, counts, truth),
+    )
+    for values in scores:
+        assert values.isnan().tolist() == [False, False, True, False]
+
+
+def test_zero_maps_and_no_fixations_are_undefined() -> None:
+    zero, truth = torch.zeros(1, 2, 2), torch.rand(1, 2, 2)
+    assert sim(zero, truth, normalise="sum").isnan()
+    assert kl_divergence(zero, truth).isnan()
+    assert information_gain(truth, zero, truth).isnan()
+    assert information_gain(zero, torch.ones(1, 2, 2), truth).isnan()
+
+
+def test_half_precision_and_integers_are_scored_in_float32() -> None:
+    prediction, truth = maps(), maps()
+    expected = cc(prediction.half().float(), truth.half().float())
+    torch.testing.assert_close(cc(prediction.half(), truth.half()), expected)
+    assert cc((prediction * 255).byte(), (truth * 255).byte()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m: cc(m, m[:, :5]), InputShapeError, "Resize the prediction"),
+        (lambda m: cc(m[0], m[0]), InputShapeError, r"\(B, H, W\), got \(6, 7\)"),
+        (lambda m: nss(m, m[:2]), InputShapeError, r"\(2, 6, 7\), the prediction is \(4, 6, 7\)"),
+        (lambda m: nss(m, Fixations.from_maps(m[:, :5] > 0.5)), InputShapeError, "Resize the prediction"),
+        (lambda m: information_gain(m, m > 0.5, m[:3]), InputShapeError, "same shape"),
+        (lambda m: sim(m, m, normalise="max"), UnknownNameError, "Known: minmax, sum"),
+    ],
+)
+def test_wrong_shapes_and_names_are_refused(
+    call: Callable[[Tensor], Tensor], error: type[HD2SError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        call(maps())
