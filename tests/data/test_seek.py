@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fakes import make_folder, make_video
+from fakes import make_audio, make_folder, make_video
 from hd2s.data import seek
 from hd2s.data.seek import PacketIndex, SeekableVideo
 from hd2s.data.video import open_source
@@ -45,6 +45,7 @@ KINDS: dict[str, dict[str, object]] = {
     "late.mp4": {"pts": LATE, "options": B_FRAMES},
     "late.mkv": {"pts": LATE, "options": B_FRAMES},
     "one_key_frame.mp4": {"options": {"g": "100"}},
+    "raw.h264": {"options": {"g": "6", "bf": "0"}},
     "rotated.mp4": {"rotation": 90, "options": B_FRAMES},
 }
 
@@ -178,6 +179,22 @@ def test_files_that_are_no_videos_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("not a video")
     with pytest.raises(VideoDecodeError, match="text"):
         len(SeekableVideo(tmp_path / "text.mp4"))
+
+
+def test_what_cannot_be_sought_in_is_read_from_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = in_order(make_video(tmp_path / "clip.mp4", options=B_FRAMES))
+    monkeypatch.setattr(seek._Decoder, "_packet_at", lambda *arguments: None)
+    video = SeekableVideo(tmp_path / "clip.mp4")
+    for index in (19, 8, 9, 3):
+        np.testing.assert_array_equal(video.frames([index])[0], expected[index], f"frame {index}")
+
+
+def test_a_song_is_no_video(tmp_path: Path) -> None:
+    make_audio(tmp_path / "song.m4a")
+    with pytest.raises(VideoDecodeError, match="no video stream"):
+        SeekableVideo(tmp_path / "song.m4a").frames([0])
 
 
 def test_damage_is_named_by_frame(tmp_path: Path) -> None:

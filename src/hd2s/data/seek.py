@@ -25,6 +25,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Disposition
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -229,8 +230,7 @@ class _Decoder:
         key = self._key_before(wanted)
         for earlier in range(_SEEK_ATTEMPTS if key else 0):
             number = max(0, (key or 0) - earlier)
-            self._container.seek(self._index.key_times[number], stream=self._stream, backward=True)
-            first = next(_packets(self._container, self._stream), None)
+            first = self._packet_at(self._index.key_times[number])
             # Seeking is by decoding times, and by guess in formats without an index: see where it led.
             if first is None or not first.is_keyframe or first.pts is None:
                 continue
@@ -241,6 +241,14 @@ class _Decoder:
                 return
         self.close()
         self._start()
+
+    def _packet_at(self, stamp: int) -> Packet[VideoStream] | None:
+        """Seek, and take the first packet that is there; None if the file cannot be sought in."""
+        try:
+            self._container.seek(stamp, stream=self._stream, backward=True)
+        except av.FFmpegError:
+            return None
+        return next(_packets(self._container, self._stream), None)
 
     def _decode(self, first: Packet[VideoStream] | None) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield frames with their numbers, after those packets of which `first` was taken already."""
@@ -278,7 +286,8 @@ def _open(path: Path) -> InputContainer:
 
 def _stream(container: InputContainer) -> VideoStream:
     stream = container.streams.best("video")
-    if not isinstance(stream, VideoStream) or stream.codec_context is None:
+    cover = isinstance(stream, VideoStream) and stream.disposition & Disposition.attached_pic
+    if not isinstance(stream, VideoStream) or cover or stream.codec_context is None:
         raise VideoDecodeError("There is no video stream.")
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     stream.codec_context.thread_count = _THREADS
@@ -322,8 +331,7 @@ def _forget(video: SeekableVideo) -> None:
 def _decoders() -> OrderedDict[str, _Decoder]:
     """Return the decoders of the calling thread, by path.
 
-    A forked process must not touch those of its parent, not even to close them: their files share a
-    position, and their threads are missing.
+    A forked process does not use those of its parent: their files share a position.
     """
     pools: dict[int, OrderedDict[str, _Decoder]] = _local.__dict__.setdefault("pools", {})
     return pools.setdefault(os.getpid(), OrderedDict())
