@@ -25,7 +25,7 @@ Example:
     ...     hd2s.load("hd2s-light")
     ... except ValueError as error:
     ...     print(type(error).__name__, error)
-    UnknownNameError Unknown model 'hd2s-light'. Did you mean 'hd2s-lite'? Known: hd2s-lite.
+    UnknownNameError Unknown model 'hd2s-light'. Did you mean 'hd2s-lite'? Known: hd2s, hd2s-lite.
 """
 
 from __future__ import annotations
