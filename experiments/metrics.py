@@ -1,0 +1,74 @@
+"""What the conventions of benchmarks change, measured on validation images of the gaze pack with hd2s-lite.
+
+python experiments/metrics.py --root ../shared/data/gaze
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import hd2s
+from hd2s.data.datasets import gaze
+from hd2s.data.transforms import SIGMA_FRACTION, density_map, fixation_map
+from hd2s.inference.engines import open_engine
+from hd2s.metrics.functional import Fixations, auc_borji, auc_judd, auc_shuffled, cc, nss, quantise, sim
+
+
+def rows(still: gaze.Still, map_: torch.Tensor, pool: Fixations, key: int) -> dict[str, float]:
+    """Scores of one image under each convention."""
+    size = (map_.shape[1], map_.shape[2])
+    counts = fixation_map(still.points, *size)
+    sigma = SIGMA_FRACTION * size[1]
+    g = torch.from_numpy(density_map(counts, (sigma, sigma)))[None].double()
+    each = Fixations.from_maps(torch.from_numpy(counts)[None])
+    once, coarse, keys = each.once(), quantise(map_), torch.tensor([key])
+    seeds = [auc_shuffled(map_, each, pool, seed=s, keys=keys).item() for s in range(5)]
+    scores = {
+        "SIM, shifted to minimum 0": sim(map_, g),
+        "SIM, divided by the sum only": sim(map_, g, normalise="sum"),
+        "CC": cc(map_, g),
+        "CC, 8 bits": cc(coarse, g),
+        "NSS, coincident fixations count each": nss(map_, each),
+        "NSS, count once": nss(map_, once),
+        "NSS, 8 bits": nss(coarse, each),
+        "AUC-J, count each": auc_judd(map_, each),
+        "AUC-J, count once": auc_judd(map_, once),
+        "AUC-J, 8 bits": auc_judd(coarse, each),
+        "AUC-B": auc_borji(map_, each, keys=keys),
+        "s-AUC, pool with multiplicity": auc_shuffled(map_, each, pool, keys=keys),
+        "s-AUC, union": auc_shuffled(map_, once, pool.once(), keys=keys),
+    }
+    return {name: value.item() for name, value in scores.items()} | {
+        "s-AUC of a frame, standard deviation over seeds": float(np.std(seeds, ddof=1))
+    }
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--root", type=Path, required=True, help="the gaze pack")
+    root = parser.parse_args().root
+    engine = open_engine(hd2s.load("hd2s-lite"))
+    stills = gaze.stills(root, "validation")
+    found = []
+    for i, still in enumerate(stills):
+        (frame,) = hd2s.predict(still.path, model=engine)
+        map_ = torch.from_numpy(np.ascontiguousarray(frame.saliency))[None].double()
+        others = [s.points / s.points.max(0).clip(1) for j, s in enumerate(stills) if j != i]
+        points = np.concatenate(others) * 0.999 * (map_.shape[2], map_.shape[1])
+        pool = Fixations.from_points([points], (map_.shape[1], map_.shape[2]), outside="drop")
+        found.append(rows(still, map_, pool, i))
+    table = Table("convention", "mean", title=f"{len(found)} images")
+    for name in found[0]:
+        table.add_row(name, f"{np.nanmean([row[name] for row in found]):.4f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
