@@ -67,6 +67,14 @@ def test_what_cannot_be_used_fails_the_check(tmp_path: Path) -> None:
     assert run("datasets", "check", root, "--split", "train").status == 0
 
 
+def test_what_is_unusable_is_told_last(tmp_path: Path) -> None:
+    root = make_shots(tmp_path, ["Run-Side-001", "Run-Side-002"])
+    (root / "training" / "Run-Side-001" / "maps" / "Run-Side-001_00013.png").write_bytes(b"no image")
+    (root / "testing" / "Run-Side-002" / "maps" / "Run-Side-002_00013.png").unlink()
+    kinds = [line.split(":")[0] for line in run("datasets", "check", root).stdout.splitlines()]
+    assert kinds[-3:] == ["note", "unusable", "1 notes, 1 unusable"]
+
+
 def test_decoding_finds_damage_in_frames(tmp_path: Path) -> None:
     root = make_shots(tmp_path, ["Run-Side-001"])
     path = root / "training" / "Run-Side-001" / "images" / "Run-Side-001_00013.png"

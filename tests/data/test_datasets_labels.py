@@ -365,6 +365,22 @@ def test_damage_in_maps_and_frames_is_found_by_decoding(tmp_path: Path, shot: An
     assert "differ in size" in told(examine(shot, decode=True), fatal=True)
 
 
+def test_frames_that_are_lost_are_found_by_decoding(tmp_path: Path) -> None:
+    path = make_generic(tmp_path) / "videos" / "street.mp4"
+    make_video(path, num_frames=6, options={"g": "20", "bf": "0"})
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][3]
+        assert packet.pos is not None
+        data[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    path.write_bytes(data)
+    video = open_dataset(tmp_path, "train").videos[1]
+    assert told(examine(video), fatal=False) == ""
+    text = told(examine(video, decode=True), fatal=False)
+    assert "street.mp4: damaged near frame 3" in text
+    assert "street.mp4: 6 frames by its packets, but 5 can be decoded" in text
+
+
 def test_fixations_outside_and_frames_without_are_counted(tmp_path: Path) -> None:
     root = make_generic(tmp_path)
     (root / "fixations" / "street.csv").write_text("frame,x,y\n0,1,1\n0,99,1\n1,1,1\n5,-1,1\n9,1,1\n")
@@ -400,6 +416,14 @@ def test_fixations_and_maps_of_two_sizes_are_unusable(shot: AnnotatedVideo) -> N
     for index in range(4):
         write_fixation(shot.source.parent / "fixation" / f"{SHOTS[1]}_{12 + index:05d}.png", index, (16, 24))
     assert "lie in (16, 24), its maps are (32, 48)" in told(examine(shot), fatal=True)
+
+
+def test_a_shot_without_frames_is_unusable(shot: AnnotatedVideo) -> None:
+    for path in shot.source.iterdir():
+        path.rename(path.with_suffix(".db"))
+    counts = examine(shot)
+    assert (counts.videos, counts.frames) == (0, 0)
+    assert f"The folder {shot.source} has no images" in told(counts, fatal=True)
 
 
 def test_a_video_that_is_none_is_unusable(tmp_path: Path) -> None:

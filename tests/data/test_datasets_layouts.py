@@ -211,6 +211,15 @@ def test_names_of_maps_of_both_kinds_are_paired_with_frames(tmp_path: Path) -> N
         assert_labels_are_of_frame(video, index)
 
 
+def test_folders_are_found_in_any_case_and_hidden_files_passed_over(tmp_path: Path) -> None:
+    root = make_dhf1k(tmp_path)
+    maps = root / "annotation" / "0601" / "maps"
+    write_map(maps / "._0005.png", 9)  # as macOS leaves beside the file itself
+    for path in (maps, maps.parent / "fixation", root / "annotation", root / "video"):
+        path.rename(path.with_name(path.name.title()))
+    assert_labels_are_of_frame(only(open_dataset(root), "0601"), 4)
+
+
 def test_a_missing_map_shifts_no_other(tmp_path: Path) -> None:
     video = only(open_dataset(make_dhf1k(tmp_path), "train"), "0002")
     assert video.density(3) is None
@@ -302,6 +311,7 @@ def test_ledov_has_frames_or_videos(tmp_path: Path) -> None:
     (root / "human_talk02" / "Data.mat").unlink()
     for path in (root / "human_talk02" / "fixation").iterdir():
         path.unlink()
+    write_fixation(root / "human_talk02" / "fixation" / "._1.png", 0)  # as macOS leaves them
     assert "human_talk02: it has no fixations" in messages(open_dataset(root))
     with pytest.raises(DatasetFormatError, match=r"train\.txt is missing: it lists the names"):
         open_dataset(root, "train")

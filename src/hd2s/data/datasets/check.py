@@ -55,9 +55,7 @@ def examine(video: AnnotatedVideo, *, decode: bool = False) -> Counts:
     counts = Counts()
     with _reporting(video, counts):
         counts.frames = video.num_frames
-        if counts.frames == 0:
-            raise DatasetFormatError(f"The video {video.name} has no frames.")
-        _ = video.pictures.size
+        _ = video.pictures.size  # a folder without images has none, which is an error
         counts.videos, counts.labelled = 1, int(video.labelled)
         counts.short = int(1 < counts.frames < SHORT)
         if decode:
