@@ -56,13 +56,14 @@ def main() -> None:
     root = parser.parse_args().root
     engine = open_engine(hd2s.load("hd2s-lite"))
     stills = gaze.stills(root, "validation")
+    maps = [next(iter(hd2s.predict(still.path, model=engine))).saliency for still in stills]
+    relative = [still.points / map_.shape[::-1] for still, map_ in zip(stills, maps, strict=True)]
     found = []
-    for i, still in enumerate(stills):
-        (frame,) = hd2s.predict(still.path, model=engine)
-        map_ = torch.from_numpy(np.ascontiguousarray(frame.saliency))[None].double()
-        others = [s.points / s.points.max(0).clip(1) for j, s in enumerate(stills) if j != i]
-        points = np.concatenate(others) * 0.999 * (map_.shape[2], map_.shape[1])
-        pool = Fixations.from_points([points], (map_.shape[1], map_.shape[2]), outside="drop")
+    for i, (still, saliency) in enumerate(zip(stills, maps, strict=True)):
+        size = (saliency.shape[0], saliency.shape[1])
+        others = np.concatenate([*relative[:i], *relative[i + 1 :]])
+        pool = Fixations.from_points([others], size, picture_hw=(1, 1), outside="drop")
+        map_ = torch.from_numpy(np.ascontiguousarray(saliency))[None].double()
         found.append(rows(still, map_, pool, i))
     table = Table("convention", "mean", title=f"{len(found)} images")
     for name in found[0]:
