@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hd2s import errors as errors
+    from hd2s.evaluation.run import evaluate as evaluate
     from hd2s.inference.pipeline import predict as predict
     from hd2s.inference.pipeline import render as render
     from hd2s.inference.predictor import Predictor as Predictor
@@ -25,6 +26,7 @@ _HOME = {
     "SaliencyFrame": "hd2s.types",
     "Style": "hd2s.inference.writers",
     "VideoInfo": "hd2s.types",
+    "evaluate": "hd2s.evaluation.run",
     "load": "hd2s.models",
     "predict": "hd2s.inference.pipeline",
     "render": "hd2s.inference.pipeline",
@@ -38,6 +40,7 @@ __all__ = [
     "VideoInfo",
     "__version__",
     "errors",
+    "evaluate",
     "load",
     "predict",
     "render",

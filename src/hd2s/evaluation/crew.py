@@ -1,0 +1,156 @@
+"""Who does the work on videos: this process, or several."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+from functools import cached_property
+from types import TracebackType
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+
+from hd2s.data.datasets import AnnotatedVideo
+from hd2s.errors import HD2SError
+from hd2s.evaluation.baselines import Cells, Elsewhere, cells_of_video, mean_of_video
+from hd2s.evaluation.protocol import Protocol
+from hd2s.evaluation.scoring import Scorer
+from hd2s.evaluation.sources import Source
+from hd2s.evaluation.store import Store, to_arrays
+from hd2s.evaluation.truth import Map
+
+Work = Literal["cells", "mean", "score"]
+
+
+@dataclass
+class Worker:
+    """Does one kind of work on one video at a time, and stores the result.
+
+    Attributes:
+        protocol: What is measured and how.
+        source: Where the predictions come from.
+        scores: Scores of the videos.
+        fixations: Cells of the videos, and their sum "all", for s-AUC.
+        training: Mean maps of training videos, and their mean "all".
+    """
+
+    protocol: Protocol
+    source: Source
+    scores: Store
+    fixations: Store
+    training: Store
+
+    def cells(self, video: AnnotatedVideo) -> None:
+        """Count where people look."""
+        cells = cells_of_video(video, self.protocol)
+        self.fixations.save(f"of-{video.name}", vars(cells))
+
+    def mean(self, video: AnnotatedVideo) -> None:
+        """Average maps of a training video."""
+        mean = mean_of_video(video)
+        self.training.save(f"of-{video.name}", {"mean": np.zeros((0, 0)) if mean is None else mean})
+
+    def score(self, video: AnnotatedVideo) -> None:
+        """Score the predictions of a video."""
+        fingerprint = self.source.fingerprint(video)
+        scorer = Scorer(video, self.protocol, mean=self._mean)
+        if self._elsewhere is not None:
+            own = self.fixations.load(f"of-{video.name}")
+            if own is not None:
+                scorer.pool = self._elsewhere.without(Cells(own["cells"], own["counts"]), scorer.size_hw)
+        with closing(self.source.maps(video, self.protocol.every)) as maps:
+            scores = scorer.score(maps)
+        self.scores.save(video.name, to_arrays(scores, fingerprint))
+
+    @cached_property
+    def _mean(self) -> Map | None:
+        arrays = self.training.load("all")
+        return None if arrays is None else arrays["mean"]
+
+    @cached_property
+    def _elsewhere(self) -> Elsewhere | None:
+        arrays = self.fixations.load("all")
+        once = not self.protocol.preset.multiplicity
+        return None if arrays is None else Elsewhere(arrays["total"], self.protocol.grid_hw, once)
+
+
+class Crew(AbstractContextManager["Crew"]):
+    """Some processes, or this one, with a worker in each.
+
+    Leaving it by an exception, Ctrl-C too, ends the processes at once.
+    """
+
+    def __init__(self, worker: Worker, jobs: int) -> None:
+        self._worker, self._jobs = worker, jobs
+        self._pool: ProcessPoolExecutor | None = None
+
+    def map(
+        self, work: Work, videos: Sequence[AnnotatedVideo]
+    ) -> Iterator[tuple[AnnotatedVideo, str | None]]:
+        """Do some work on videos; yield each with what went wrong, in the order in which they are done."""
+        if self._jobs == 1 or len(videos) < 2:
+            for video in videos:
+                yield video, _attempt(self._worker, work, video)
+            return
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self._jobs,
+                multiprocessing.get_context("spawn"),
+                initializer=_begin,
+                initargs=(self._worker, self._jobs),
+            )
+        futures: dict[Future[str | None], AnnotatedVideo] = {
+            self._pool.submit(_attempt_here, work, video): video for video in videos
+        }
+        for future in as_completed(futures):
+            try:
+                yield futures[future], future.result()
+            except BrokenProcessPool as error:
+                raise HD2SError(
+                    "A worker process was killed, most likely because memory ran out. What is done is kept: "
+                    "run the same again with fewer processes."
+                ) from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is None:
+            return
+        if kind is not None:
+            for process in multiprocessing.active_children():
+                process.terminate()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+_worker: Worker  # of a process
+
+
+def _begin(worker: Worker, jobs: int) -> None:
+    """Start a process: Ctrl-C is for its parent, and it takes its share of the cores only."""
+    global _worker
+    _worker = worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    share = max(1, (os.cpu_count() or 1) // jobs)
+    torch.set_num_threads(share)
+    cv2.setNumThreads(share)
+
+
+def _attempt_here(work: Work, video: AnnotatedVideo) -> str | None:
+    return _attempt(_worker, work, video)
+
+
+def _attempt(worker: Worker, work: Work, video: AnnotatedVideo) -> str | None:
+    """Return what went wrong."""
+    try:
+        getattr(worker, work)(video)
+    except HD2SError as error:
+        return str(error)
+    return None
