@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -338,6 +341,32 @@ def test_maps_are_let_go_one_by_one(scene: Scene) -> None:
     assert most == 1
 
 
+def test_a_damaged_video_that_lacks_frames_is_not_scored(tmp_path: Path) -> None:
+    root = make_avimos(tmp_path)
+    path = root / "Videos" / "0002.mp4"
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for packet in packets[3:]:
+        data[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    path.write_bytes(data)
+    options = {"dataset": "ntire2026", "model": BrightEngine(), "metrics": ["cc"]}
+    report = hd2s.evaluate(root, split="all", **options)  # type: ignore[arg-type]
+    assert list(report.failures) == ["0002"]
+    expected = r"The video 0002 is damaged, and \d of its 8 frames are missing, .* \(damaged near frame"
+    assert re.match(expected, report.failures["0002"])
+    with pytest.raises(DatasetFormatError, match="No video of .* could be scored. The video 0002 is damaged"):
+        hd2s.evaluate(root, **options)  # type: ignore[arg-type]
+
+
+def test_maps_that_end_too_early_are_counted(scene: Scene) -> None:
+    (video, *_) = open_dataset(scene.root).videos
+    maps = ((index, scene.predictions["v1"][index] / np.float32(255)) for index in range(2))
+    scores = Scorer(video, choose("generic", None, ["cc"], 1)).score(maps)
+    assert scores.skipped == {"frames without a prediction": 1}
+    assert scores.frames.tolist() == [0, 1]
+
+
 # --- resuming ---------------------------------------------------------------------------------------
 
 
@@ -382,6 +411,43 @@ def test_only_what_changed_is_scored_again(scene: Scene, tmp_path: Path, scored:
     assert len(scored) == 10
     (settings, *_) = (tmp_path / "out" / "scores").glob("*/settings.json")
     assert json.loads(settings.read_text())["version"] == hd2s.__version__
+
+
+def test_other_predictions_share_the_scores_of_baselines(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = scene.points["v1"].copy()
+    points[1, 1::2] = np.nan  # the viewers with odd numbers look away
+    write_points(scene.root, "v1", points)
+    metrics = ["cc", "auc_shuffled"]
+    first = score(scene, out=tmp_path / "out", metrics=metrics)
+    other = Scene(scene.root, {n: m[::-1] for n, m in scene.predictions.items()}, {}, {})
+    write_all(tmp_path / "other", other)
+    counts: list[int] = []
+    original = Scorer._compare
+
+    def counted(self: Scorer, maps: list[NDArray[np.float32]], *rest: Any) -> NDArray[np.float64]:
+        counts.append(len(maps))
+        return original(self, maps, *rest)
+
+    monkeypatch.setattr(Scorer, "_compare", counted)
+    second = score(scene, out=tmp_path / "out", metrics=metrics, predictions=tmp_path / "other")
+    assert counts == [1] * 12
+    alone = score(scene, metrics=metrics, predictions=tmp_path / "other")
+    assert max(counts) == 3
+    assert report_means(second) == report_means(alone)
+    assert report_means(second)[2:] == report_means(first)[2:]
+    assert report_means(second)[:2] != report_means(first)[:2]
+    assert second.skipped() == alone.skipped() == {"frames with viewers in one half only": 1}
+
+
+def test_scores_follow_the_training_map_and_fixations_elsewhere(scene: Scene, tmp_path: Path) -> None:
+    (scene.root / "train.txt").rename(tmp_path / "train.txt")
+    assert MEAN not in score(scene, out=tmp_path / "out").labels
+    (tmp_path / "train.txt").rename(scene.root / "train.txt")
+    report = score(scene, out=tmp_path / "out")
+    assert report_means(report) == report_means(score(scene))
+    assert MEAN in report.labels
 
 
 def test_damaged_results_are_made_again(scene: Scene, tmp_path: Path, scored: list[str]) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import TracebackType
 from typing import Literal
@@ -19,12 +21,12 @@ import numpy as np
 import torch
 
 from hd2s.data.datasets import AnnotatedVideo
-from hd2s.errors import HD2SError
+from hd2s.errors import DatasetFormatError, HD2SError
 from hd2s.evaluation.baselines import Cells, Elsewhere, cells_of_video, mean_of_video
 from hd2s.evaluation.protocol import Protocol
-from hd2s.evaluation.scoring import Scorer
+from hd2s.evaluation.scoring import UNSEEN, Scorer
 from hd2s.evaluation.sources import Source
-from hd2s.evaluation.store import Store, to_arrays
+from hd2s.evaluation.store import Store, from_arrays, to_arrays
 from hd2s.evaluation.truth import Map
 
 Work = Literal["cells", "mean", "score"]
@@ -38,6 +40,7 @@ class Worker:
         protocol: What is measured and how.
         source: Where the predictions come from.
         scores: Scores of the videos.
+        baselines: Scores of what stands beside them, which other predictions of the videos share.
         fixations: Cells of the videos, and their sum "all", for s-AUC.
         training: Mean maps of training videos, and their mean "all".
     """
@@ -45,6 +48,7 @@ class Worker:
     protocol: Protocol
     source: Source
     scores: Store
+    baselines: Store
     fixations: Store
     training: Store
 
@@ -60,15 +64,39 @@ class Worker:
 
     def score(self, video: AnnotatedVideo) -> None:
         """Score the predictions of a video."""
-        fingerprint = self.source.fingerprint(video)
+        fingerprint = self.fingerprint(video)
         scorer = Scorer(video, self.protocol, mean=self._mean)
+        known = from_arrays(self.baselines.load(video.name), self._beside)
         if self._elsewhere is not None:
             own = self.fixations.load(f"of-{video.name}")
             if own is not None:
                 scorer.pool = self._elsewhere.without(Cells(own["cells"], own["counts"]), scorer.size_hw)
         with closing(self.source.maps(video, self.protocol.every)) as maps:
-            scores = scorer.score(maps)
-        self.scores.save(video.name, to_arrays(scores, fingerprint))
+            scores = scorer.score(maps, known)
+        if UNSEEN in scores.skipped and self.source.problems:
+            raise DatasetFormatError(
+                f"The video {video.name} is damaged, and {scores.skipped[UNSEEN]} of its {video.num_frames} "
+                f"frames are missing, so the rest may not belong to its labels ({self.source.problems[0]})."
+            )
+        notes = [*scores.notes, *self.source.problems]
+        self.scores.save(video.name, to_arrays(replace(scores, notes=notes), fingerprint))
+        if known is None:
+            self.baselines.save(video.name, to_arrays(scores, self._beside))
+
+    def fingerprint(self, video: AnnotatedVideo) -> str:
+        """Return what changes when the predictions of a video, or what stands beside them, do.
+
+        Raises:
+            HD2SError: There are no predictions.
+        """
+        return f"{self.source.fingerprint(video)}-{self._beside}"
+
+    @cached_property
+    def _beside(self) -> str:
+        """What changes when training maps or fixations in other videos do."""
+        mean = b"" if self._mean is None else self._mean.tobytes()
+        total = b"" if self._elsewhere is None else self._elsewhere.total.tobytes()
+        return f"{zlib.crc32(mean):08x}-{zlib.crc32(total):08x}"
 
     @cached_property
     def _mean(self) -> Map | None:
@@ -107,9 +135,10 @@ class Crew(AbstractContextManager["Crew"]):
                 initializer=_begin,
                 initargs=(self._worker, self._jobs),
             )
-        futures: dict[Future[str | None], AnnotatedVideo] = {
-            self._pool.submit(_attempt_here, work, video): video for video in videos
-        }
+        with _deaf():
+            futures: dict[Future[str | None], AnnotatedVideo] = {
+                self._pool.submit(_attempt_here, work, video): video for video in videos
+            }
         for future in as_completed(futures):
             try:
                 yield futures[future], future.result()
@@ -128,6 +157,19 @@ class Crew(AbstractContextManager["Crew"]):
             for process in multiprocessing.active_children():
                 process.terminate()
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Ignore Ctrl-C for a moment: processes that are started then ignore it from the first on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 _worker: Worker  # of a process

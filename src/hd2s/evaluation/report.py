@@ -110,8 +110,7 @@ class Report:
 
     def scores(self, name: str) -> Scores | None:
         """Read the scores of the frames of a video."""
-        arrays = self.store.load(name)
-        return None if arrays is None else from_arrays(arrays)
+        return from_arrays(self.store.load(name))
 
     def skipped(self) -> dict[str, int]:
         """Return {reason: how often something was left out} for all videos together."""

@@ -72,7 +72,7 @@ def evaluate(
         out: Folder in which finished videos are kept, so that the same call goes on where it was stopped;
             None keeps them only as long as the report.
         jobs: Number of processes; with several, a script needs `if __name__ == "__main__":`.
-        overwrite: Score again what has been scored.
+        overwrite: Score again what has been scored, and read the ground truth for it again.
         on_progress: Called with what is being done, how many videos are done, and of how many.
 
     Raises:
@@ -107,7 +107,8 @@ def evaluate(
     if not lasting:  # the report holds the store
         weakref.finalize(run.worker.scores, shutil.rmtree, folder, ignore_errors=True)
     if overwrite:
-        run.worker.scores.clear()
+        for store in run.stores:
+            store.clear()
     with Crew(run.worker, jobs if source.identity() is not None else 1) as crew:
         return run.report(crew)
 
@@ -138,10 +139,17 @@ class _Run:
             protocol,
             source,
             scores=Store(folder, {**part, **measured, "source": source.identity()}),
+            baselines=Store(folder, {**part, **measured, "source": "baselines"}),
             fixations=Store(folder, {**part, **grid, "of": "fixations"}),
             training=Store(folder, {**base, "of": "training maps", "size": MEAN_HW, "frames": MEAN_FRAMES}),
         )
-        for store in (self.worker.scores, self.worker.fixations, self.worker.training):
+        self.stores = (
+            self.worker.scores,
+            self.worker.baselines,
+            self.worker.fixations,
+            self.worker.training,
+        )
+        for store in self.stores:
             store.sweep()
 
     def report(self, crew: Crew) -> Report:
@@ -248,12 +256,11 @@ class _Run:
         missing, failures = [], {}
         for video in self._videos:
             try:
-                fingerprint = self._source.fingerprint(video)
+                fingerprint = self.worker.fingerprint(video)
             except HD2SError as error:
                 failures[video.name] = str(error)
                 continue
-            arrays = self.worker.scores.load(video.name)
-            if arrays is None or from_arrays(arrays, fingerprint) is None:
+            if from_arrays(self.worker.scores.load(video.name), fingerprint) is None:
                 missing.append(video)
         done = len(self._videos) - len(missing)
         failures |= self._do(crew, "score", missing, done, "videos")
@@ -262,9 +269,8 @@ class _Run:
     def _results(self, failures: dict[str, str]) -> list[VideoResult]:
         results = []
         for video in self._videos:
-            arrays = None if video.name in failures else self.worker.scores.load(video.name)
-            scores = None if arrays is None else from_arrays(arrays)
-            if scores is not None:
+            scores = from_arrays(self.worker.scores.load(video.name))
+            if scores is not None and video.name not in failures:
                 results.append(summarise(video.name, video.group, scores))
         return results
 

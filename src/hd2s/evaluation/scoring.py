@@ -15,12 +15,13 @@ from hd2s.data.datasets import AnnotatedVideo
 from hd2s.errors import DatasetFormatError
 from hd2s.evaluation.baselines import centre_prior
 from hd2s.evaluation.protocol import METRICS, Protocol
-from hd2s.evaluation.truth import Map, Target, Truth, resized
+from hd2s.evaluation.truth import ONE_HALF, Map, Target, Truth, resized
 from hd2s.metrics import functional
 from hd2s.metrics.fixations import Fixations
 
 PREDICTION, CENTRE, MEAN, VIEWERS = "prediction", "centre", "mean", "viewers"
 PREDICTORS = (PREDICTION, CENTRE, MEAN, VIEWERS)
+UNSEEN = "frames without a prediction"
 
 THUMBNAIL_WIDTH = 160
 _BEYOND = 1e-3  # by which a prediction may leave [0, 1] where it is rounded to 8 bits
@@ -73,42 +74,63 @@ class Scorer:
             self._fixed.append(resized(mean, self.size_hw))
         self._prior = torch.from_numpy(self._fixed[0])[None]
 
-    def score(self, maps: Iterator[tuple[int, Map]]) -> Scores:
+    def score(self, maps: Iterator[tuple[int, Map]], known: Scores | None = None) -> Scores:
         """Score maps in order; only scores are kept of them.
+
+        Args:
+            maps: Number of a frame and its map, of all frames that are to be scored.
+            known: Scores of other predictions of the video, from which those of baselines are taken.
 
         Raises:
             DatasetFormatError: A prediction is beyond [0, 1] although it is to be rounded to 8 bits.
         """
+        beside = self._beside(known)
         frames, fixations, values = [], [], []
         thumbnail, shown = np.zeros((0, 0), np.uint8), -1
-        middle = self._video.num_frames // 2 // self._protocol.every * self._protocol.every
+        count, every, seen = self._video.num_frames, self._protocol.every, 0
         for index, prediction in maps:
-            target = self._truth.target(index) if index < self._video.num_frames else None
+            seen += 1
+            target = self._truth.target(index) if index < count else None
             if target is None:
                 continue
-            if shown < middle:
+            if shown < count // 2 // every * every:
                 thumbnail, shown = _thumbnail(prediction), index
             frames.append(index)
             fixations.append(-1 if target.fixations is None else int(target.fixations.totals().sum()))
-            values.append(self._frame(index, prediction, target))
+            values.append(self._frame(index, prediction, target, beside.get(index)))
+        if seen < len(range(0, count, every)):
+            self._skipped[UNSEEN] += len(range(0, count, every)) - seen
         shape = len(frames), len(PREDICTORS), len(self._protocol.metrics)
-        table = np.array(values, np.float64).reshape(shape).transpose(1, 0, 2)
         return Scores(
             np.array(frames, np.int64),
             np.array(fixations, np.int64),
-            table,
+            np.array(values, np.float64).reshape(shape).transpose(1, 0, 2),
             dict(self._skipped),
             self._notes(),
             thumbnail,
             max(shown, 0),
         )
 
-    def _frame(self, index: int, prediction: Map, target: Target) -> NDArray[np.float64]:
-        """Return the scores (predictors, metrics) of a frame."""
+    def _beside(self, known: Scores | None) -> dict[int, NDArray[np.float64]]:
+        """Return the scores (baselines, metrics) of frames that are known already."""
+        if known is None:
+            return {}
+        if ONE_HALF in known.skipped:
+            self._skipped[ONE_HALF] = known.skipped[ONE_HALF]
+        return dict(zip(known.frames.tolist(), known.values[1:].swapaxes(0, 1), strict=True))
+
+    def _frame(
+        self, index: int, prediction: Map, target: Target, beside: NDArray[np.float64] | None
+    ) -> NDArray[np.float64]:
+        """Return the scores (predictors, metrics) of a frame; those of baselines if they are not known."""
         table = np.full((len(PREDICTORS), len(self._protocol.metrics)), np.nan)
-        fitted = resized(self._checked(prediction, index), self.size_hw)
-        scores = self._compare([fitted, *self._fixed], target, index)
+        maps = [resized(self._checked(prediction, index), self.size_hw)]
+        maps += self._fixed if beside is None else []
+        scores = self._compare(maps, target, index)
         table[: len(scores)] = scores
+        if beside is not None:
+            table[1:] = beside
+            return table
         halves = self._truth.halves(index)
         if halves is not None:
             table[PREDICTORS.index(VIEWERS)] = self._compare([halves.prediction], halves.target, index)[0]

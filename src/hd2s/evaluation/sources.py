@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ class Source(ABC):
 
     name: str  # fit for a folder
     label: str  # in tables
+    problems: Sequence[str] = ()  # with the video that was read last, although it could be read
 
     @abstractmethod
     def identity(self) -> dict[str, Any] | None:
@@ -118,6 +119,7 @@ class Network(Source):
             for frame, saliency in pairs:
                 if frame.index % every == 0:
                     yield frame.index, saliency
+            self.problems = tuple(opened.problems)
 
     def pairs(self, video: AnnotatedVideo, opened: FrameSource) -> Generator[tuple[Frame, Map]]:
         """See `Source`."""

@@ -91,8 +91,10 @@ def to_arrays(scores: Scores, fingerprint: str) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def from_arrays(arrays: dict[str, NDArray[Any]], fingerprint: str | None = None) -> Scores | None:
-    """Turn arrays into scores; None if they are of another prediction, or no scores."""
+def from_arrays(arrays: dict[str, NDArray[Any]] | None, fingerprint: str | None = None) -> Scores | None:
+    """Turn arrays into scores; None if there are none, or they are of another prediction."""
+    if arrays is None:
+        return None
     try:
         if fingerprint not in (None, str(arrays["fingerprint"])):
             return None

@@ -18,6 +18,7 @@ from hd2s.evaluation.protocol import Protocol
 from hd2s.metrics.fixations import Fixations
 
 Map = NDArray[np.float32]
+ONE_HALF = "frames with viewers in one half only"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Truth:
         even = viewers[within] % 2 == 0
         first, second = points[within][even], points[within][~even]
         if not len(first) or not len(second):
-            self.skipped["frames with viewers in one half only"] += 1
+            self.skipped[ONE_HALF] += 1
             return None
         target = Target(self._density(second), self._fixations(second))
         prediction = self._density(first)
