@@ -232,3 +232,19 @@ def test_the_torch_engine_leaves_no_trace_of_gradients(model: HD2SLite) -> None:
     (result,) = predictor.flush()
     assert isinstance(result.saliency, np.ndarray)
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+def test_the_torch_engine_puts_a_bounded_number_of_clips_into_the_network_at_once() -> None:
+    network, sizes = networks.plain("hd2s"), []
+    network.register_forward_pre_hook(lambda _, clips: sizes.append(len(clips[0])))
+    engine, count = TorchEngine(network, "cpu"), 2 * BATCH + 1
+    length = network.spec.num_frames
+    frames = np.stack(list(moving_blob(length - 1 + count, 64, 64)))
+    features = engine.encode(frames)
+    found = engine.slide(features, conspicuity=True)
+    assert sizes == [BATCH, BATCH, 1]
+    assert found.conspicuity is not None
+    for index in (0, BATCH - 1, BATCH, count - 1):
+        alone = engine.slide([level[index : index + length] for level in features], conspicuity=True)
+        np.testing.assert_allclose(found.saliency[index], alone.saliency[0], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(found.conspicuity[index], alone.conspicuity[0], rtol=0, atol=1e-5)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hd2s.errors import UnknownNameError
-from hd2s.inference.engines import Engine, Maps
+from hd2s.inference.engines import BATCH, Engine, Maps
 from hd2s.models import HD2S, load
 
 
@@ -74,6 +74,11 @@ class TorchEngine(Engine):
 
     @torch.inference_mode()
     def slide(self, features: Sequence[Tensor], *, conspicuity: bool = False) -> Maps:
-        """See `Engine.slide`."""
-        saliency, levels = self._model.slide(features)
+        """See `Engine.slide`; at most `BATCH` windows at once, as a whole clip of each may be in memory."""
+        past = self.spec.num_frames - 1
+        runs = [
+            self._model.slide([level[start : start + past + BATCH] for level in features])
+            for start in range(0, len(features[0]) - past, BATCH)
+        ]
+        saliency, levels = map(torch.cat, zip(*runs, strict=True))
         return Maps(saliency.cpu().numpy(), levels.cpu().numpy() if conspicuity else None)
