@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hd2s.errors import InputNotFoundError, RecipeError
-from hd2s.training.recipe import Recipe, load_recipe
+from hd2s.training.recipe import MixRecipe, Recipe, load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 LITE = RECIPES / "lite.toml"
@@ -25,8 +25,9 @@ def value_of(recipe: Recipe, key: str) -> Any:
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_recipe_in_the_repository_is_valid(path: Path) -> None:
     recipe = load_recipe(path)
-    assert recipe.data.train_on == "train", "a recipe keeps something to validate on"
-    assert Recipe.model_validate_json(recipe.model_dump_json(by_alias=True)) == recipe
+    if isinstance(recipe, MixRecipe):
+        assert recipe.data.train_on == "train", "a recipe keeps something to validate on"
+    assert type(recipe).model_validate_json(recipe.model_dump_json(by_alias=True)) == recipe
 
 
 def test_a_missing_recipe_says_where_recipes_are(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_the_last_change_wins_and_the_rest_stays() -> None:
         ("epochs", r"takes KEY=VALUE such as optim\.epochs=2, got 'epochs'"),
         ("=2", "takes KEY=VALUE.*got '=2'"),
         ("", "takes KEY=VALUE.*got ''"),
-        ("seed.more=2", "--set seed.more=2: 'seed' is a value, not a table"),
+        ("seed.more=2", "--set seed.more=2: 'seed' is no table"),
     ],
 )
 def test_changes_that_are_none_are_refused(change: str, message: str) -> None:
@@ -92,9 +93,9 @@ def test_changes_that_are_none_are_refused(change: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("optim.epoch=2", r"optim\.epoch: .*not permitted, got 2"),
-        ("colour=red", r"colour: .*not permitted, got 'red'"),
-        ("traning.lr=1", r"traning: .*not permitted, got \{'lr': 1\}"),
+        ("optim.epoch=2", r"optim\.epoch: unknown key, got 2\. Did you mean 'epochs'\? Known: clip_norm, "),
+        ("colour=red", r"colour: unknown key, got 'red'\. Known: augment, data, "),
+        ("traning.lr=1", r"traning: unknown key, got \{'lr': 1\}"),
         ("optim.epochs=many", r"optim\.epochs: .*valid integer.*got 'many'"),
         ("optim.epochs=2.5", r"optim\.epochs: .*got 2\.5"),
         ("optim.epochs=0", r"optim\.epochs: .*greater than 0, got 0"),

@@ -32,6 +32,12 @@ def train(
             show_default=False,
         ),
     ] = None,
+    show: Annotated[
+        bool, typer.Option("--print", help="Print the recipe with all its values as JSON, and do nothing.")
+    ] = False,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="Draw the curves of a run so far: give its folder as RECIPE.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Train a network as a recipe says. The same command again resumes an interrupted run.
@@ -45,8 +51,21 @@ def train(
         raise MissingExtraError(
             f"Training needs more packages ({error.name}): pip install 'hd2s[train]'."
         ) from error
+    if plot:
+        from hd2s.training.plots import plot_run
+
+        typer.echo(plot_run(recipe))
+        return
     from hd2s.training.recipe import load_recipe
-    from hd2s.training.run import train as run
 
     resolved = load_recipe(recipe, changes or ())
-    typer.echo(run(resolved, output or Path("runs") / recipe.stem))
+    if show:
+        typer.echo(resolved.model_dump_json(indent=2, by_alias=True))
+        return
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from hd2s.training.run import train as run
+
+    weights = run(resolved, output or Path("runs") / recipe.stem)
+    if not getattr(rank_zero_only, "rank", 0):
+        typer.echo(weights)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from hd2s.errors import InputNotFoundError, RecipeError
+from hd2s.training.clip_recipe import ClipRecipe, Table
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -17,11 +19,7 @@ else:
     import tomli as tomllib
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DataTable(_Table):
+class DataTable(Table):
     """Where the gaze is and what a batch is made of."""
 
     root: Path
@@ -48,7 +46,7 @@ class DataTable(_Table):
         return self
 
 
-class AugmentTable(_Table):
+class AugmentTable(Table):
     """Random changes of a training sample."""
 
     crop: float = Field(ge=0, le=1)
@@ -63,7 +61,7 @@ class AugmentTable(_Table):
     """Frames of a clip are between 1 and so many video frames apart."""
 
 
-class OptimTable(_Table):
+class OptimTable(Table):
     """AdamW with a linear warm-up and a cosine decay over the whole run."""
 
     epochs: int = Field(gt=0)
@@ -78,7 +76,7 @@ class OptimTable(_Table):
     """Decay of the moving average of the weights, which is what is validated and saved."""
 
 
-class OutputTable(_Table):
+class OutputTable(Table):
     """What is done to the trained network's output: log-odds z become scale * z + shift.
 
     A network trained by KL divergence flattens the tops of its peaks on videos that it has not seen; CC and
@@ -89,15 +87,15 @@ class OutputTable(_Table):
     shift: float
 
 
-class ValidateTable(_Table):
+class ValidateTable(Table):
     """How the validation part is scored after each epoch."""
 
     every_seconds: float = Field(gt=0)
     """Video frames are scored at this distance, from the first whole clip on."""
 
 
-class Recipe(_Table):
-    """A training run."""
+class MixRecipe(Table):
+    """The training of the weights that come along, on stills, pans and clips of the gaze pack."""
 
     model: Literal["hd2s-lite"]
     seed: int = Field(ge=0)
@@ -108,8 +106,13 @@ class Recipe(_Table):
     output: OutputTable
 
 
+Recipe: TypeAlias = MixRecipe | ClipRecipe
+
+
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     """Read a recipe and apply changes such as `optim.epochs=2` (the value is TOML or else a string).
+
+    A recipe with a `method` is a `ClipRecipe`, one without a `MixRecipe`.
 
     Raises:
         InputNotFoundError: There is no such file.
@@ -123,15 +126,35 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path} is not TOML: {error}.") from error
     for change in changes:
         _apply(table, change)
+    kind: type[MixRecipe] | type[ClipRecipe] = ClipRecipe if "method" in table else MixRecipe
     try:
-        return Recipe.model_validate(table)
+        return kind.model_validate(table)
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, e['loc']))}: {e['msg']}"
-            + ("" if e["type"] == "missing" else f", got {e['input']!r}")
-            for e in error.errors()
-        ]
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {_explain(kind, e)}" for e in error.errors()]
         raise RecipeError("\n".join([f"{path} is not a valid recipe:", *lines])) from error
+
+
+def _explain(recipe: type[BaseModel], error: Any) -> str:
+    """Say what is wrong with one key and, if it is unknown, which was perhaps meant."""
+    if error["type"] in ("missing", "value_error"):  # the latter's input is a whole table
+        return str(error["msg"])
+    if error["type"] != "extra_forbidden":
+        return f"{error['msg']}, got {error['input']!r}"
+    *parents, given = error["loc"]
+    known = sorted(_keys(recipe, parents))
+    close = get_close_matches(str(given), known, n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    return f"unknown key, got {error['input']!r}.{hint} Known: {', '.join(known)}"
+
+
+def _keys(table: type[BaseModel], parents: Sequence[str | int]) -> list[str]:
+    """The keys of a table within a recipe."""
+    for parent in parents:
+        if isinstance(parent, str):
+            fields = {field.alias or name: field for name, field in table.model_fields.items()}
+            kind = fields[parent].annotation
+            table = next((k for k in get_args(kind) if isinstance(k, type)), kind)  # type: ignore[assignment]
+    return [field.alias or name for name, field in table.model_fields.items()]
 
 
 def _apply(table: dict[str, Any], change: str) -> None:
@@ -143,8 +166,14 @@ def _apply(table: dict[str, Any], change: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text
     *parents, leaf = key.split(".")
+    inner: Any = table
     for parent in parents:
-        table = table.setdefault(parent, {})
-        if not isinstance(table, dict):
-            raise RecipeError(f"--set {change}: '{parent}' is a value, not a table.")
-    table[leaf] = value
+        if isinstance(inner, dict):
+            inner = inner.setdefault(parent, {})
+        else:  # [[source]]: the one with this name
+            inner = next((entry for entry in inner if entry.get("name") == parent), None)
+        if not isinstance(inner, (dict, list)):
+            raise RecipeError(f"--set {change}: '{parent}' is no table.")
+    if not isinstance(inner, dict):
+        raise RecipeError(f"--set {change}: say which {parents[-1]}: {parents[-1]}.NAME.{leaf}.")
+    inner[leaf] = value

