@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from numpy.typing import NDArray
 
 from fake_datasets import write_grey
 from fakes import make_folder
+from hd2s.data.datasets import AnnotatedVideo
+from hd2s.evaluation.crew import Worker
 
 HEIGHT, WIDTH = 24, 32
 PLACES = 4  # that people look at in each frame: each of the viewers 0 to 3 at one
@@ -93,3 +97,10 @@ def write_video(path: Path, maps: NDArray[np.uint8]) -> Path:
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+class DyingWorker(Worker):
+    """Is killed over its first video, as by a system that is out of memory."""
+
+    def score(self, video: AnnotatedVideo) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import threading
 import zlib
@@ -120,6 +119,12 @@ class Crew(AbstractContextManager["Crew"]):
         self._worker, self._jobs = worker, jobs
         self._pool: ProcessPoolExecutor | None = None
 
+    def __enter__(self) -> Crew:
+        """Take no more threads than are of use here; workers do so themselves."""
+        self._before = torch.get_num_threads(), cv2.getNumThreads()
+        _limit_threads(self._worker.source, 1)
+        return self
+
     def map(
         self, work: Work, videos: Sequence[AnnotatedVideo]
     ) -> Iterator[tuple[AnnotatedVideo, str | None]]:
@@ -151,6 +156,8 @@ class Crew(AbstractContextManager["Crew"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        torch.set_num_threads(self._before[0])
+        cv2.setNumThreads(self._before[1])
         if self._pool is None:
             return
         if kind is not None:
@@ -180,9 +187,17 @@ def _begin(worker: Worker, jobs: int) -> None:
     global _worker
     _worker = worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    share = max(1, (os.cpu_count() or 1) // jobs)
-    torch.set_num_threads(share)
-    cv2.setNumThreads(share)
+    _limit_threads(worker.source, jobs)
+
+
+def _limit_threads(source: Source, jobs: int) -> None:
+    """Use one thread, but leave a network that PyTorch runs its share of the cores.
+
+    Metrics are short: a second thread costs several times what it saves, as it waits for work in a busy loop.
+    """
+    threads = max(1, torch.get_num_threads() // jobs) if source.needs_threads else 1
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
 
 
 def _attempt_here(work: Work, video: AnnotatedVideo) -> str | None:

@@ -29,6 +29,7 @@ class Source(ABC):
 
     name: str  # fit for a folder
     label: str  # in tables
+    needs_threads = False  # of PyTorch
     problems: Sequence[str] = ()  # with the video that was read last, although it could be read
 
     @abstractmethod
@@ -104,6 +105,7 @@ class Network(Source):
             self._opened = engines.open_engine(
                 self.model, self.weights, self.domain, engine=self.engine, device=self.device, post=self.post
             )
+            self.needs_threads = self._opened.name != "openvino"
         return self._opened
 
     def fingerprint(self, video: AnnotatedVideo) -> str:
