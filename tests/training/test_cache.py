@@ -192,9 +192,14 @@ def test_a_video_that_breaks_off_leaves_nothing(
 
     monkeypatch.setattr(Decoded, "frames", breaking)
     monkeypatch.setattr(cache, "_CHUNK", 5)
-    with pytest.raises(VideoDecodeError):
-        cached(videos[0], tmp_path / "cache").frames([0])
+    footage = cached(videos[0], tmp_path / "cache")
+    with pytest.raises(VideoDecodeError, match="damaged"):
+        footage.frames([0])
     assert list((tmp_path / "cache").iterdir()) == []
+    monkeypatch.setattr(Decoded, "frames", frames)
+    with pytest.raises(VideoDecodeError, match="damaged"):
+        len(footage)  # not decoded again
+    assert len(cached(videos[0], tmp_path / "cache")) == 12
 
 
 def test_what_killed_processes_left_is_swept(tmp_path: Path, videos: list[AnnotatedVideo]) -> None:

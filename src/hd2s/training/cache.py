@@ -1,7 +1,8 @@
 """Frames and targets of videos at the network's size: decoded when asked for, or kept on disk.
 
 Both ways give the same numbers to the last bit. On disk, each video has a memory-mapped array of its frames
-and one of its targets, written whole when the video is first used.
+and one of its targets, written whole when the video is first used; so a video with damage anywhere is not
+used at all, while without a cache its sound parts are.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from hd2s.data.datasets.pictures import VideoPictures
 from hd2s.data.frames import Frame, resize
 from hd2s.data.seek import SeekableVideo
 from hd2s.data.transforms import FULL, cut_target
-from hd2s.errors import DatasetFormatError, OutputError
+from hd2s.errors import DatasetFormatError, HD2SError, OutputError, VideoDecodeError
 
 _VERSION = 1  # of the files' content: to be raised with each change of what is in them
 _CHUNK = 32  # frames in memory at once at the video's own size
@@ -116,6 +117,7 @@ class Cached:
     def __init__(self, source: Decoded, labelled: bool, folder: Path) -> None:
         self._source, self._labelled, self._folder = source, labelled, folder
         self._compared = False
+        self._broken: HD2SError | None = None
 
     def __len__(self) -> int:
         return len(self._frames())
@@ -132,9 +134,16 @@ class Cached:
     def _frames(self) -> NDArray[np.uint8]:
         path, shape = self._path("frames"), (*self._source.size_hw, 3)
         found = _mapped(path, shape, np.uint8)
-        if found is None:
+        if found is not None:
+            return found
+        if self._broken is not None:  # decoding it again up to the damage would take seconds
+            raise self._broken.with_traceback(None)
+        try:
             _write(path, (len(self._source), *shape), np.uint8, self._decode())
-        return _required(path, shape, np.uint8) if found is None else found
+        except (VideoDecodeError, DatasetFormatError) as error:
+            self._broken = error
+            raise
+        return _required(path, shape, np.uint8)
 
     def _decode(self) -> Iterator[NDArray[np.uint8]]:
         count = len(self._source)
