@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader as Loader
-from torch.utils.data import Subset
+from torch.utils.data import Sampler, Subset
 
 from hd2s.data.datasets.base import AnnotatedVideo
 from hd2s.errors import DatasetFormatError, MissingExtraError
@@ -27,7 +27,6 @@ from hd2s.models.decoder import Decoder
 from hd2s.training.callbacks import LAST, KeepPrevious, Pictures, Speed
 from hd2s.training.clip_recipe import ClipRecipe, SourceTable
 from hd2s.training.clips import ClipAugment, ClipBatches, ClipSource, VideoSamples, open_videos
-from hd2s.training.data import EpochSampler
 from hd2s.training.steps import AdversarialStep, DomainSpecificStep, Step, SupervisedStep
 from hd2s.types import InputSpec
 from hd2s.weights.catalog import WEIGHTS
@@ -154,12 +153,24 @@ def _callbacks(recipe: ClipRecipe, output: Path, spec: InputSpec) -> list[Callba
     return callbacks
 
 
-class RunningSampler(EpochSampler):
-    """Yields (epoch, index of the batch in the whole run), so that sources take turns across epochs."""
+class RunningSampler(Sampler[tuple[int, int]]):
+    """Yields (0, index of the batch in the whole run), beginning after the batches done so far.
+
+    Args:
+        batches: Batches in an epoch.
+        done: Tells how many batches of the run are done.
+    """
+
+    def __init__(self, batches: int, done: Callable[[], int]) -> None:
+        self.batches = batches
+        self.done = done
+
+    def __len__(self) -> int:
+        return self.batches
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        first = self.epoch * self.batches
-        return ((self.epoch, index) for index in range(first, first + self.batches))
+        first = self.done()
+        return ((0, index) for index in range(first, first + self.batches))
 
 
 class ClipData(LightningDataModule):
@@ -197,7 +208,8 @@ class ClipData(LightningDataModule):
             shard=self.trainer.global_rank if self.trainer else 0,
             shards=world,
         )
-        sampler = RunningSampler(recipe.check.every * recipe.optim.accumulate)
+        accumulate = recipe.optim.accumulate
+        sampler = RunningSampler(recipe.check.every * accumulate, lambda: self._steps_done() * accumulate)
         return Loader(batches, batch_size=None, sampler=sampler, num_workers=recipe.data.workers)
 
     def val_dataloader(self) -> Loader[Any]:
@@ -206,6 +218,9 @@ class ClipData(LightningDataModule):
         rank = self.trainer.global_rank if self.trainer else 0
         part = Subset(samples, range(rank, len(samples), recipe_world(self.recipe)))
         return Loader(part, batch_size=None, num_workers=self.recipe.data.workers)
+
+    def _steps_done(self) -> int:
+        return self.trainer.global_step if self.trainer else 0
 
     def _source(self, table: SourceTable, videos: Sequence[AnnotatedVideo], *, labelled: bool) -> ClipSource:
         data = self.recipe.data
