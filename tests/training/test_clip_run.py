@@ -194,8 +194,9 @@ def test_two_processes_train_as_one_with_the_doubled_batch(data: dict[str, Path]
     for devices in (1, 2):
         output = tmp_path / f"run{devices}"
         changes = (f"devices={devices}", "optim.norms=frozen", "optim.steps=2", "check.validate_every=1")
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        subprocess.run(command(recipe, output, *changes), check=True, capture_output=True, env=environment)
+        environment, words = os.environ | {"OMP_NUM_THREADS": "1"}, command(recipe, output, *changes)
+        done = subprocess.run(words, capture_output=True, env=environment, text=True)
+        assert done.returncode == 0, done.stderr
         weights.append(output / "weights.safetensors")
     assert same(*weights, atol=1e-4)
 

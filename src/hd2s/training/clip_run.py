@@ -216,7 +216,9 @@ class ClipData(LightningDataModule):
         """This process's share of the validation videos."""
         samples = VideoSamples(self.held_out, every=self.recipe.check.every_frame)
         rank = self.trainer.global_rank if self.trainer else 0
-        part = Subset(samples, range(rank, len(samples), recipe_world(self.recipe)))
+        world = recipe_world(self.recipe)
+        # A process without a video would end the run: if there are too few, some share one.
+        part = Subset(samples, [i % len(samples) for i in range(rank, max(len(samples), world), world)])
         return Loader(part, batch_size=None, num_workers=self.recipe.data.workers)
 
     def _steps_done(self) -> int:
