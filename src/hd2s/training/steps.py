@@ -51,7 +51,7 @@ class Step(LightningModule):
         self.recipe = recipe
         self.num_videos = num_videos
         self.preview: Preview | None = None
-        self._bad_videos: set[str] = set()
+        self._bad_videos: dict[str, str] = {}  # name: reason
         self._scores: dict[str, list[float]] = {}
 
     def network(self, domain: str) -> HD2S:
@@ -155,9 +155,10 @@ class Step(LightningModule):
         )
 
     def _note_bad(self, skipped: list[str]) -> None:
-        self._bad_videos.update(skipped)
+        for entry in skipped:  # different workers may give different reasons for one video
+            self._bad_videos.setdefault(entry.partition(": ")[0], entry)
         if len(self._bad_videos) > max(1, _MAX_BAD_SHARE * self.num_videos):
-            shown = "\n  ".join(sorted(self._bad_videos)[:5])
+            shown = "\n  ".join(sorted(self._bad_videos.values())[:5])
             raise TrainingError(
                 f"{len(self._bad_videos)} of {self.num_videos} videos could not be used, more than "
                 f"{_MAX_BAD_SHARE:.0%}. Repair the data set ('hd2s datasets check'). The first:\n  {shown}"
