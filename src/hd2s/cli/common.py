@@ -1,9 +1,10 @@
-"""What the commands share: how they report errors."""
+"""What the commands share: options, and how they report errors."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +16,21 @@ if TYPE_CHECKING:
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make results again that are there already.")]
+Model = Annotated[str, typer.Option(help="Name of the network: hd2s-lite or hd2s.")]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Weight file or published checkpoint, instead of the weights that come along.",
+        show_default=False,
+    ),
+]
+Domain = Annotated[str | None, typer.Option(help="Data set whose viewers to imitate.", show_default=False)]
+Post = Annotated[str, typer.Option(help="Post-processing: none, or paper as in the published inference.")]
+EngineName = Annotated[str, typer.Option(help="auto, torch or openvino.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print a report as JSON to standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", show_default=False)]
 
 

@@ -11,7 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hd2s.cli.common import FAILURE, Debug, complain, reports_errors
+from hd2s.cli.common import (
+    FAILURE,
+    AsJson,
+    Debug,
+    Device,
+    Domain,
+    EngineName,
+    Model,
+    Output,
+    Overwrite,
+    Post,
+    Weights,
+    complain,
+    reports_errors,
+)
 
 if TYPE_CHECKING:
     from hd2s.evaluation.report import Mean, Report
@@ -30,7 +44,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("out"),
+    output: Output = Path("out"),
     split: Annotated[
         str | None,
         typer.Option(help="Part of the data set: validation, or test with --submit.", show_default=False),
@@ -74,28 +88,14 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Number of processes; by default that of cores.", show_default=False),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make results again that are there already.")
-    ] = False,
-    model: Annotated[str, typer.Option(help="Name of the network: hd2s-lite or hd2s.")] = "hd2s-lite",
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            help="Weight file or published checkpoint, instead of the weights that come along.",
-            show_default=False,
-        ),
-    ] = None,
-    domain: Annotated[
-        str | None, typer.Option(help="Data set whose viewers to imitate.", show_default=False)
-    ] = None,
-    post: Annotated[
-        str, typer.Option(help="Post-processing: none, or paper as in the published inference.")
-    ] = "none",
-    engine: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a report as JSON to standard output.")
-    ] = False,
+    overwrite: Overwrite = False,
+    model: Model = "hd2s-lite",
+    weights: Weights = None,
+    domain: Domain = None,
+    post: Post = "none",
+    engine: EngineName = "auto",
+    device: Device = "auto",
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Score a model, or predictions on disk, on a data set, beside baselines.

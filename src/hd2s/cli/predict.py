@@ -9,7 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hd2s.cli.common import FAILURE, Debug, complain, reports_errors
+from hd2s.cli.common import (
+    FAILURE,
+    AsJson,
+    Debug,
+    Device,
+    Domain,
+    EngineName,
+    Model,
+    Output,
+    Overwrite,
+    Post,
+    Weights,
+    complain,
+    reports_errors,
+)
 from hd2s.errors import HD2SError, OutputError
 
 if TYPE_CHECKING:
@@ -29,7 +43,7 @@ def predict(
             show_default=False,
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("out"),
+    output: Output = Path("out"),
     save: Annotated[
         str, typer.Option(help="Any of overlay, video, maps, npz, gif, csv, separated by commas.")
     ] = "overlay",
@@ -41,28 +55,14 @@ def predict(
     ] = "turbo",
     alpha: Annotated[float, typer.Option(min=0, max=1, help="Opacity of the heat map.")] = 0.6,
     bits: Annotated[int, typer.Option(help="Bits of a grey level in the PNG files of maps: 8 or 16.")] = 8,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make results again that are there already.")
-    ] = False,
-    model: Annotated[str, typer.Option(help="Name of the network: hd2s-lite or hd2s.")] = "hd2s-lite",
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            help="Weight file or published checkpoint, instead of the weights that come along.",
-            show_default=False,
-        ),
-    ] = None,
-    domain: Annotated[
-        str | None, typer.Option(help="Data set whose viewers to imitate.", show_default=False)
-    ] = None,
-    post: Annotated[
-        str, typer.Option(help="Post-processing: none, or paper as in the published inference.")
-    ] = "none",
-    engine: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a report as JSON to standard output.")
-    ] = False,
+    overwrite: Overwrite = False,
+    model: Model = "hd2s-lite",
+    weights: Weights = None,
+    domain: Domain = None,
+    post: Post = "none",
+    engine: EngineName = "auto",
+    device: Device = "auto",
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Predict where people look, and save overlays, maps or numbers.
