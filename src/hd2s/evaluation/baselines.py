@@ -13,7 +13,8 @@ from hd2s.data.datasets import AnnotatedVideo
 from hd2s.data.datasets.base import inside
 from hd2s.errors import DatasetFormatError
 from hd2s.evaluation.protocol import Protocol
-from hd2s.evaluation.truth import Map, resized
+from hd2s.evaluation.truth import Map
+from hd2s.inference.predictor import resized
 from hd2s.metrics.fixations import Fixations
 
 CENTRE_SIGMA = 0.25  # of each side

@@ -15,7 +15,8 @@ from hd2s.data.datasets import AnnotatedVideo
 from hd2s.errors import DatasetFormatError
 from hd2s.evaluation.baselines import centre_prior
 from hd2s.evaluation.protocol import METRICS, Protocol
-from hd2s.evaluation.truth import ONE_HALF, Map, Target, Truth, resized
+from hd2s.evaluation.truth import ONE_HALF, Map, Target, Truth
+from hd2s.inference.predictor import resized
 from hd2s.metrics import functional
 from hd2s.metrics.fixations import Fixations
 

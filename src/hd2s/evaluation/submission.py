@@ -30,8 +30,8 @@ from hd2s.data.seek import SeekableVideo
 from hd2s.data.video import open_source
 from hd2s.errors import HD2SError, UnknownNameError
 from hd2s.evaluation.sources import Source, source_of
-from hd2s.evaluation.truth import resized
 from hd2s.inference.pictures import quantize
+from hd2s.inference.predictor import resized
 from hd2s.inference.video_writers import SaliencyVideoWriter
 from hd2s.inference.writer_base import Writer
 from hd2s.types import SaliencyFrame

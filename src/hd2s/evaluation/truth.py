@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +13,7 @@ from hd2s.data.datasets.base import inside
 from hd2s.data.transforms import SIGMA_FRACTION, density_map, fixation_map
 from hd2s.errors import DatasetFormatError
 from hd2s.evaluation.protocol import Protocol
+from hd2s.inference.predictor import resized
 from hd2s.metrics.fixations import Fixations
 
 Map = NDArray[np.float32]
@@ -111,14 +110,3 @@ class Truth:
         sigma = SIGMA_FRACTION * self._picture_hw[1]
         counts = fixation_map(points, *self._picture_hw)
         return resized(density_map(counts, (sigma, sigma)), self.size_hw)
-
-
-def resized(array: Map, size_hw: tuple[int, int]) -> Map:
-    """Resize a map bilinearly, or by area averaging where it gets smaller, as predictions are."""
-    if array.shape == size_hw:
-        return array
-    smaller = size_hw[0] < array.shape[0] and size_hw[1] < array.shape[1]
-    changed: NDArray[Any] = cv2.resize(
-        array, size_hw[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    )
-    return changed

@@ -47,8 +47,8 @@ class _Small(NamedTuple):
         number, time_seconds, size_hw = self.target
         levels = None
         if self.conspicuity is not None:
-            levels = np.stack([_resized(level, size_hw) for level in self.conspicuity])
-        return SaliencyFrame(number, time_seconds, _resized(self.saliency, size_hw), levels)
+            levels = np.stack([resized(level, size_hw) for level in self.conspicuity])
+        return SaliencyFrame(number, time_seconds, resized(self.saliency, size_hw), levels)
 
 
 class _End(NamedTuple):
@@ -186,12 +186,12 @@ class Predictor:
         self._features = new
 
 
-def _resized(saliency: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.float32]:
-    """Resize a map bilinearly, or by area averaging where it gets smaller."""
+def resized(saliency: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """Resize a map (H, W) bilinearly, or by area averaging where it gets smaller."""
     smaller = size_hw[0] < saliency.shape[0] and size_hw[1] < saliency.shape[1]
     method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    resized: NDArray[Any] = cv2.resize(saliency, size_hw[::-1], interpolation=method)
-    return resized
+    changed: NDArray[Any] = cv2.resize(saliency, size_hw[::-1], interpolation=method)
+    return changed
 
 
 def predict_frames(
