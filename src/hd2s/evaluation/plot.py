@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hd2s.data.datasets import AnnotatedVideo
-from hd2s.errors import HD2SError, MissingExtraError, OutputError
+from hd2s.errors import HD2SError, MissingExtraError
 from hd2s.evaluation.protocol import METRICS
 from hd2s.evaluation.report import Report
 from hd2s.evaluation.scoring import PREDICTION, PREDICTORS
+from hd2s.evaluation.tables import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,16 +48,8 @@ def draw(report: Report, path: Path) -> Path:
     upper, lower = parts
     _draw_spreads(report, upper, rows)
     _draw_videos(report, lower, [*best, *worst], len(best))
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
         figure.savefig(partial, format="png", dpi=100)
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(f"Cannot write '{path}': {error.strerror}.") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
     return path
 
 

@@ -6,7 +6,7 @@ import csv
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,20 +92,30 @@ def write_tables(report: Report, folder: Path) -> list[Path]:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
     """Write a table in one step; nan becomes an empty cell."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_cell(value) for value in row] for row in rows)
+    return path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside a path; what was written there gets the path's name at the end.
+
+    Raises:
+        OutputError: The folder cannot be made, or the file not be written.
+    """
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows([_cell(value) for value in row] for row in rows)
+        yield partial
         os.replace(partial, path)
     except OSError as error:
         raise OutputError(f"Cannot write '{path}': {error.strerror}.") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-    return path
 
 
 def _cell(value: object) -> object:
