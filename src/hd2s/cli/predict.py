@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,11 +29,11 @@ from hd2s.cli.common import (
 from hd2s.errors import HD2SError, OutputError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
+    from hd2s.inference.crew import Entry
     from hd2s.inference.engines import Engine
     from hd2s.inference.writers import Style
-    from hd2s.types import VideoInfo
 
 
 @reports_errors
@@ -55,6 +57,9 @@ def predict(
     ] = "turbo",
     alpha: Annotated[float, typer.Option(min=0, max=1, help="Opacity of the heat map.")] = 0.6,
     bits: Annotated[int, typer.Option(help="Bits of a grey level in the PNG files of maps: 8 or 16.")] = 8,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Number of processes that share the inputs and the cores.")
+    ] = 1,
     overwrite: Overwrite = False,
     model: Model = "hd2s-lite",
     weights: Weights = None,
@@ -71,19 +76,13 @@ def predict(
     that cannot be read is reported and skipped; the exit status is then 1.
     """
     from hd2s.data.video import expand_inputs
-    from hd2s.inference.engines import open_engine
     from hd2s.inference.writers import Style, check_kinds
 
     kinds = check_kinds(word.strip() for word in save.split(",")) + ["conspicuity"] * conspicuity
-    job = _Job(
-        output,
-        kinds,
-        Style(colormap=colormap, alpha=alpha, map_bits=bits),  # type: ignore[arg-type]  # it checks itself
-        overwrite,
-        debug,
-    )
-    paths = expand_inputs(inputs)
-    entries = job.run(paths, open_engine(model, weights, domain, engine=engine, device=device, post=post))
+    style = Style(colormap=colormap, alpha=alpha, map_bits=bits)  # type: ignore[arg-type]  # it checks itself
+    network = {"weights": weights, "domain": domain, "engine": engine, "device": device, "post": post}
+    job = _Job(output, kinds, style, overwrite, debug, {"model": model, **network})
+    entries = _predict_all(job, expand_inputs(inputs), jobs)
     if as_json:
         typer.echo(json.dumps(entries, indent=2))
     else:
@@ -94,74 +93,81 @@ def predict(
         raise typer.Exit(FAILURE)
 
 
+def _predict_all(job: _Job, paths: list[str], jobs: int) -> list[Entry]:
+    """Predict all inputs, here or in several processes; tell what became of each."""
+    from hd2s.cli.progress import log_above, progress_bars
+
+    jobs = min(jobs, len(paths))
+    engine = job.open() if jobs == 1 else None
+    progress = progress_bars(["total", *(Path(path).name for path in paths)])
+    with progress, log_above(progress.console):
+        bars = _Bars(progress, len(paths))
+        if engine is not None:
+            return _predict_here(job, paths, engine, bars)
+        from hd2s.inference.crew import Crew
+
+        with Crew(job, jobs) as crew:
+            return crew.run(paths, bars)
+
+
+def _predict_here(job: _Job, paths: list[str], engine: Engine, bars: _Bars) -> list[Entry]:
+    """Predict inputs one by one."""
+    entries, names = [], dict[str, str]()
+    for path in paths:
+        bars.begin(path)
+        claim, show = partial(_claim, names, path), partial(bars.frame, path)
+        entries.append(job.predict(path, engine, claim, show))
+        bars.end(path, entries[-1])
+    return entries
+
+
 @dataclass
 class _Job:
-    """A number of inputs that are predicted alike, with progress bars."""
+    """What is done with each input; see `hd2s.inference.crew.Job`."""
 
     output: Path
     kinds: list[str]
     style: Style
     overwrite: bool
     debug: bool
-    inputs: dict[str, str] = field(default_factory=dict)  # by the name that their results have
+    network: dict[str, Any]  # for `open_engine`
 
-    def run(self, paths: list[str], network: Engine) -> list[dict[str, Any]]:
-        """Predict all inputs; tell what became of each."""
-        from hd2s.cli.progress import log_above, progress_bars
+    def open(self) -> Engine:
+        """Make the engine."""
+        from hd2s.inference.engines import open_engine
 
-        entries = []
-        bars = progress_bars(["total", *(Path(path).name for path in paths)])
-        with bars as progress, log_above(bars.console):
-            total = progress.add_task("total", total=len(paths), unit="inputs", visible=len(paths) > 1)
-            for path in paths:
-                entry = self._one(path, network, progress)
-                progress.advance(total)
-                for problem in entry["problems"]:
-                    complain(f"{path}: {problem}", progress.console)
-                entries.append(entry)
-        return entries
+        return open_engine(**self.network)
 
-    def _one(self, path: str, network: Engine, progress: Progress) -> dict[str, Any]:
+    def predict(
+        self, path: str, engine: Engine, claim: Callable[[str], str], on_frame: Callable[[int | None], None]
+    ) -> Entry:
         """Predict one input; an error is a problem of that input alone."""
-        from hd2s.cli.progress import finish
         from hd2s.data.video import open_source
         from hd2s.inference.pipeline import render
 
-        task = progress.add_task(Path(path).name, total=None, unit="frames")
-
-        def show(info: VideoInfo) -> None:
-            progress.update(task, advance=1, total=info.num_frames)
-
-        entry: dict[str, Any] = {
-            "input": path,
-            "status": "failed",
-            "frames": 0,
-            "results": {},
-            "problems": [],
-        }
         try:
             with open_source(path) as source:
-                self._claim(source.info.name, path)
+                name = source.info.name
+                if (other := claim(name)) != path:
+                    raise OutputError(
+                        f"Its results would replace those of '{other}', as both are called '{name}'. Predict "
+                        "it into another folder (--output)."
+                    )
                 report = render(
                     source,
                     self.output,
                     save=self.kinds,
-                    model=network,
+                    model=engine,
                     style=self.style,
                     overwrite=self.overwrite,
-                    on_frame=show,
+                    on_frame=lambda info: on_frame(info.num_frames),
                 )
         except HD2SError as error:
             if self.debug:
                 raise
-            finish(progress, task, 0)
-            return {**entry, "problems": [str(error)]}
-        finish(progress, task, report.num_frames)
-        if not report.num_frames:
-            skipped = "skipped, its results are there already; --overwrite makes them again"
-            complain(f"{path}: {skipped}", progress.console)
+            return self.failure(path, str(error))
         return {
-            **entry,
+            **self.failure(path),
             "status": "done" if report.num_frames else "skipped",
             "frames": report.num_frames,
             "seconds": round(report.seconds, 3),
@@ -170,11 +176,43 @@ class _Job:
             "problems": report.problems,
         }
 
-    def _claim(self, name: str, path: str) -> None:
-        """Refuse an input whose results would have the names of another's."""
-        other = self.inputs.setdefault(name, path)
-        if other != path:
-            raise OutputError(
-                f"Its results would replace those of '{other}', as both are called '{name}'. Predict it into "
-                "another folder (--output)."
-            )
+    def failure(self, path: str, *problems: str) -> Entry:
+        """Tell that an input was not predicted."""
+        return {"input": path, "status": "failed", "frames": 0, "results": {}, "problems": list(problems)}
+
+
+class _Bars:
+    """Shows a bar for each input that is worked on, and one for all; see `hd2s.inference.crew.Watcher`."""
+
+    def __init__(self, progress: Progress, count: int) -> None:
+        self._progress = progress
+        self._total = progress.add_task("total", total=count, unit="inputs", visible=False)
+        self._tasks: dict[str, TaskID] = {}
+        self._several = count > 1
+
+    def begin(self, path: str) -> None:
+        """Add a bar."""
+        self._progress.update(self._total, visible=self._several)
+        self._tasks[path] = self._progress.add_task(Path(path).name, total=None, unit="frames")
+
+    def frame(self, path: str, total: int | None) -> None:
+        """Advance a bar."""
+        self._progress.update(self._tasks[path], advance=1, total=total)
+
+    def end(self, path: str, entry: Entry) -> None:
+        """Finish a bar, and tell what was not as usual."""
+        from hd2s.cli.progress import finish
+
+        if path in self._tasks:  # else its process ended before it began
+            finish(self._progress, self._tasks[path], entry["frames"])
+        self._progress.advance(self._total)
+        problems = entry["problems"]
+        if entry["status"] == "skipped":
+            problems = ["skipped, its results are there already; --overwrite makes them again", *problems]
+        for problem in problems:
+            complain(f"{path}: {problem}", self._progress.console)
+
+
+def _claim(names: dict[str, str], path: str, name: str) -> str:
+    """Return the input whose results have a name: `path` if there is none yet."""
+    return names.setdefault(name, path)
