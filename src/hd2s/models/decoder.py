@@ -77,8 +77,9 @@ class Decoder(nn.Module):
         """Map features (B, C, h, w) to a conspicuity map's log-odds (B, 1, H, W), H = h times all scales."""
         for stage, scale in zip(self.stages[:-1], self.scales[:-1], strict=True):
             features = upsample(stage(features), scale)
-        logits = self.head(self.stages[-1](features))
-        return upsample(logits, self.scales[-1])
+        features = self.stages[-1](features)
+        with torch.autocast(features.device.type, enabled=False):  # in half precision a map would show steps
+            return upsample(self.head(features.to(self.head.weight.dtype)), self.scales[-1])
 
 
 def upsample(x: Tensor, scale: int) -> Tensor:
@@ -88,10 +89,11 @@ def upsample(x: Tensor, scale: int) -> Tensor:
     if x.shape[1] > 1:
         return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
     # The same as two matrix products, which on one channel are several times as fast in OpenVINO.
-    rows, columns = (_interpolation(side, scale).to(x) for side in x.shape[2:])
+    rows, columns = (_interpolation(side, scale, x) for side in x.shape[2:])
     return rows.T @ x @ columns
 
 
-def _interpolation(side: int, scale: int) -> Tensor:
+def _interpolation(side: int, scale: int, like: Tensor) -> Tensor:
     """Return the matrix (side, side * scale) that interpolates a row linearly."""
-    return F.interpolate(torch.eye(side)[None], scale_factor=scale, mode="linear", align_corners=False)[0]
+    unit = torch.eye(side, device=like.device, dtype=like.dtype)[None]
+    return F.interpolate(unit, scale_factor=scale, mode="linear", align_corners=False)[0]

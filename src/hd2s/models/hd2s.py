@@ -102,12 +102,13 @@ class HD2S(nn.Module):
             collapsed = [prior(level) for prior, level in zip(self.priors, collapsed, strict=True)]
         levels = [decoder(level) for decoder, level in zip(self.decoders, collapsed, strict=True)]
         log_odds = torch.cat(levels, dim=1)  # (B, 4, H / scale, W / scale)
-        conspicuity = log_odds.sigmoid()
-        fused = self.fusion(log_odds if self.fuse_log_odds else conspicuity)
-        saliency = upsample(fused, self.scale).sigmoid()
-        if self.smoothing is not None:
-            saliency = self.smoothing(saliency)
-        return HD2SOutput(saliency.squeeze(1), upsample(conspicuity, self.scale))
+        with torch.autocast(log_odds.device.type, enabled=False):  # as in the decoder
+            conspicuity = log_odds.sigmoid()
+            fused = self.fusion(log_odds if self.fuse_log_odds else conspicuity)
+            saliency = upsample(fused, self.scale).sigmoid()
+            if self.smoothing is not None:
+                saliency = self.smoothing(saliency)
+            return HD2SOutput(saliency.squeeze(1), upsample(conspicuity, self.scale))
 
     def encode(self, frames: Tensor) -> list[Tensor]:
         """Do the work that a frame needs once, for frames (N, 3, H, W): here none.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hd2s.models.decoder import Decoder, Stage, dense_conv
 from hd2s.models.domain import Priors, Smoothing
-from hd2s.models.hd2s import HD2S
+from hd2s.models.sliding import SlidingHD2S
 from hd2s.types import InputSpec
 
 _Triple = tuple[int, int, int]
@@ -97,7 +97,7 @@ class S3D(nn.Module):
         return features[1:]
 
 
-def hd2s(spec: InputSpec = SPEC, domain_specific: bool = False) -> HD2S:
+def hd2s(spec: InputSpec = SPEC, domain_specific: bool = False) -> SlidingHD2S:
     """Build the paper's network, for clips of T = 16 or 8 frames: 29,795,597 parameters.
 
     Args:
@@ -105,7 +105,7 @@ def hd2s(spec: InputSpec = SPEC, domain_specific: bool = False) -> HD2S:
         domain_specific: Build the parts that each source has for itself; see `DomainHD2S`.
     """
     extra = Priors.COUNT if domain_specific else 0
-    return HD2S(
+    return SlidingHD2S(
         encoder=S3D(),
         collapses=[
             nn.Sequential(*(_conv(c, c, (3, 1, 1), (2, 1, 1)) for _ in range(steps)), nn.Flatten(1, 2))
