@@ -20,6 +20,7 @@ class BrightEngine(Engine):
 
     name = "bright"
     device = "cpu"
+    precision = "float32"
 
     def __init__(self) -> None:
         half = (0.5, 0.5, 0.5)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import hd2s
 import networks
 from fakes import SMALL_SPEC, lively_model, moving_blob
+from hd2s.data.video import open_source
 from hd2s.errors import DeviceUnavailableError, MissingExtraError, UnknownNameError, WeightsError
-from hd2s.inference.engines import BATCH, Engine, Maps, open_engine
+from hd2s.inference.engines import BATCH, PRECISIONS, Engine, Maps, open_engine
 from hd2s.inference.predictor import Predictor
 from hd2s.inference.torch_engine import TorchEngine
 from hd2s.models import HD2SLite
 
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs OpenVINO")
+EXAMPLE = Path(__file__).parents[2] / "examples/bigbuckbunny.mp4"
 PAST = SMALL_SPEC.num_frames - 1
 
 
@@ -38,6 +43,7 @@ def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
 def with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two CUDA devices that nothing can be moved to."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(nn.Module, "to", lambda self, *_, **__: self)
 
 
@@ -72,7 +78,7 @@ def test_without_openvino_torch_serves_unless_openvino_was_asked_for(model: HD2S
 def test_with_cuda_torch_is_preferred(model: HD2SLite, device: str, expected: str) -> None:
     engine = open_engine(model, device=device)
     assert isinstance(engine, TorchEngine)
-    assert engine.device == expected
+    assert (engine.device, engine.precision) == (expected, "bfloat16")
 
 
 @needs_openvino
@@ -177,13 +183,13 @@ def test_what_was_prepared_is_not_built_again(
     from hd2s.inference.graphs import Graphs
 
     wanted: list[str] = []
-    graph = Graphs.graph
+    compiled = Graphs.compiled
 
     def noted(self: Graphs, part: str, shapes: list[tuple[int, ...]]) -> object:
         wanted.append(part)
-        return graph(self, part, shapes)
+        return compiled(self, part, shapes)
 
-    monkeypatch.setattr(Graphs, "graph", noted)
+    monkeypatch.setattr(Graphs, "compiled", noted)
     engine = open_engine(model, engine="openvino")
     engine.prepare(live=live, conspicuity=False)
     features = engine.encode(np.zeros((PAST + (1 if live else BATCH), 64, 96, 3), np.uint8))
@@ -200,11 +206,71 @@ def test_what_cannot_be_prepared_is_an_error_where_it_is_needed(
     def broken(*arguments: object) -> None:
         raise RuntimeError("no graph")
 
-    monkeypatch.setattr(Graphs, "graph", broken)
+    monkeypatch.setattr(Graphs, "compiled", broken)
     engine = open_engine(model, engine="openvino")
     engine.prepare(live=False, conspicuity=False)
     with pytest.raises(RuntimeError, match="no graph"):
         engine.encode(np.zeros((1, 64, 96, 3), np.uint8))
+
+
+# --- precision --------------------------------------------------------------------------------------
+
+
+def test_unknown_precisions_list_the_known_ones(model: HD2SLite) -> None:
+    with pytest.raises(UnknownNameError, match=r"Unknown precision 'half'.*Known: auto, bfloat16, float32"):
+        open_engine(model, precision="half")
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_torch_chooses_bfloat16_only_where_the_processor_has_it(
+    model: HD2SLite, monkeypatch: pytest.MonkeyPatch, native: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native}, raising=False)
+    assert open_engine(model, engine="torch", device="cpu").precision == expected
+    for asked in ("float32", "bfloat16"):  # it can compute in it everywhere
+        assert open_engine(model, engine="torch", device="cpu", precision=asked).precision == asked
+
+
+@needs_openvino
+@pytest.mark.parametrize("native", [True, False])
+def test_openvino_computes_in_bfloat16_only_where_the_processor_does(
+    model: HD2SLite, monkeypatch: pytest.MonkeyPatch, native: bool
+) -> None:
+    import openvino
+
+    def capabilities(self: object, device: str, name: str) -> list[str]:
+        return ["FP32", *["BF16"] * native]
+
+    monkeypatch.setattr(openvino.Core, "get_property", capabilities)
+    asked = {p: lambda p=p: open_engine(model, engine="openvino", precision=p).precision for p in PRECISIONS}
+    assert asked["auto"]() == ("bfloat16" if native else "float32")
+    assert asked["float32"]() == "float32"
+    if native:
+        assert asked["bfloat16"]() == "bfloat16"
+    else:
+        with pytest.raises(
+            DeviceUnavailableError, match=r"does not compute in bfloat16.*--precision float32"
+        ):
+            asked["bfloat16"]()
+
+
+@pytest.mark.parametrize(("name", "size"), [("hd2s-lite", (96, 128)), ("hd2s", (64, 64))])
+def test_bfloat16_gives_nearly_the_same_maps(name: str, size: tuple[int, int]) -> None:
+    # Random weights of hd2s-lite and made-up pictures are further off.
+    network = hd2s.load(name) if name == "hd2s-lite" else networks.plain(name)
+    with open_source(EXAMPLE) as source:
+        frames = np.stack([frame.rgb(*size) for frame in islice(source, network.spec.num_frames)])
+
+    def maps(precision: str) -> Maps:
+        engine = open_engine(network, engine="torch", device="cpu", precision=precision)
+        return engine.slide(engine.encode(frames), conspicuity=True)
+
+    found, wanted = maps("bfloat16").saliency, maps("float32").saliency
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=0.02)
+    assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.999
+    assert not np.array_equal(found, wanted)
+    assert np.unique(found).size > found.size / 2, "8 bits would show as steps"
 
 
 def test_maps_of_levels_come_only_if_asked_for(model: HD2SLite, openvino_engine: Engine) -> None:
@@ -236,7 +302,7 @@ def test_the_torch_engine_leaves_no_trace_of_gradients(model: HD2SLite) -> None:
 
 def test_the_torch_engine_puts_a_bounded_number_of_clips_into_the_network_at_once() -> None:
     network, sizes = networks.plain("hd2s"), []
-    network.register_forward_pre_hook(lambda _, clips: sizes.append(len(clips[0])))
+    network.fusion.register_forward_pre_hook(lambda _, maps: sizes.append(len(maps[0])))
     engine, count = TorchEngine(network, "cpu"), 2 * BATCH + 1
     length = network.spec.num_frames
     frames = np.stack(list(moving_blob(length - 1 + count, 64, 64)))

@@ -30,6 +30,9 @@ Domain = Annotated[str | None, typer.Option(help="Data set whose viewers to imit
 Post = Annotated[str, typer.Option(help="Post-processing: none, or paper as in the published inference.")]
 EngineName = Annotated[str, typer.Option(help="auto, torch or openvino.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[
+    str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor has it.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a report as JSON to standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", show_default=False)]
 

@@ -1,16 +1,18 @@
-"""OpenVINO graphs on disk: building them from PyTorch takes seconds, reading them back milliseconds."""
+"""Compiled OpenVINO graphs on disk: building them takes seconds, reading them back milliseconds."""
 
 from __future__ import annotations
 
 import copy
 import functools
 import hashlib
+import io
 import json
 import logging
 import os
-import shutil
+import platform
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import openvino
 
+from hd2s.errors import DeviceUnavailableError
 from hd2s.types import InputSpec
 from hd2s.weights.cache import cache_folder
 from hd2s.weights.catalog import WEIGHTS
@@ -28,34 +31,40 @@ if TYPE_CHECKING:
     from hd2s.models import HD2S
 
 _logger = logging.getLogger(__name__)
-_FILES, _SPEC_FILE = ("graph.xml", "graph.bin"), "input.json"
+_SPEC_FILE, _DIGEST_BYTES = "input.json", hashlib.sha256().digest_size
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}
 _SOURCES = ("models/*.py", "weights/*.py", "inference/conversion.py", "inference/torch_engine.py")
 
 
 class Graphs:
-    """The graphs of one network, each read from the cache, or built from the network if it is not there.
+    """The compiled graphs of one network, each read from the cache, or built if it is not there.
 
-    A cached graph that is damaged, or of other weights, code or versions, is built again. A cache
-    folder that cannot be written is no error: the graph is then built each time.
+    A cached graph that is damaged, or of other weights, code, versions or instruction set, is built again. A
+    cache folder that cannot be written is no error: the graph is then built each time.
 
     Args:
         facts: All that the graphs depend on besides code and versions.
         model: Gives a network of our own; called if there is no graph in the cache.
+        precision: "float32" or "bfloat16".
 
     Attributes:
         spec: The input of the network.
+        precision: As given.
     """
 
-    def __init__(self, facts: Iterable[bytes], model: Callable[[], HD2S]) -> None:
+    def __init__(self, facts: Iterable[bytes], model: Callable[[], HD2S], precision: str) -> None:
         # A trace takes only what needs no gradients for a constant.
         self._model = functools.cache(lambda: model().cpu().eval().requires_grad_(False))
-        self._folder = cache_folder() / "openvino" / _key(facts)
+        self._core = openvino.Core()
+        self._folder = cache_folder() / "openvino" / _key((*facts, _isa(self._core)))
+        self._settings = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "THROUGHPUT"}
+        self.precision = precision
         self.spec = _read_spec(self._folder / _SPEC_FILE) or self._model().spec
 
     @classmethod
-    def of(cls, model: HD2S) -> Graphs:
+    def of(cls, model: HD2S, *, precision: str = "float32") -> Graphs:
         """The graphs of a network in memory."""
-        return cls(_facts(model), lambda: copy.deepcopy(model))
+        return cls(_facts(model), lambda: copy.deepcopy(model), precision)
 
     @classmethod
     def stored(
@@ -65,6 +74,7 @@ class Graphs:
         domain: str | None = None,
         *,
         truncate: bool = False,
+        precision: str = "float32",
     ) -> Graphs:
         """The graphs of a stored network, for the arguments of `hd2s.load`.
 
@@ -81,21 +91,54 @@ class Graphs:
 
         path = Path(weights) if weights else WEIGHTS[name].path if name in WEIGHTS else None
         if path is None or not path.is_file():
-            return cls.of(load())
-        return cls((name.encode(), repr((domain, truncate)).encode(), path.read_bytes()), load)
+            return cls.of(load(), precision=precision)
+        return cls((name.encode(), repr((domain, truncate)).encode(), path.read_bytes()), load, precision)
 
-    def graph(self, part: str, shapes: Sequence[Sequence[int]]) -> Any:
-        """Return the graph of a part of the network (see `conversion`) for inputs of some shapes."""
-        folder = self._folder / f"{part} {shapes[0][0]}"
-        return _read(folder) or self._build(part, shapes, folder)
+    def compiled(self, part: str, shapes: Sequence[Sequence[int]]) -> Any:
+        """Return a part of the network (see `conversion`), compiled for inputs of some shapes."""
+        path = self._folder / f"{part}, {shapes[0][0]}, {self.precision}"
+        return self._read(path) or self._build(part, shapes, path)
 
-    def _build(self, part: str, shapes: Sequence[Sequence[int]], folder: Path) -> Any:
+    def _read(self, path: Path) -> Any:
+        """Read a compiled graph; None if it is not there, not whole, or OpenVINO does not want it."""
+        try:
+            data = path.read_bytes()
+            if data[:_DIGEST_BYTES] != hashlib.sha256(data[_DIGEST_BYTES:]).digest():
+                return None
+            return self._core.import_model(data[_DIGEST_BYTES:], "CPU", self._settings)
+        except (OSError, RuntimeError):
+            return None
+
+    def _build(self, part: str, shapes: Sequence[Sequence[int]], path: Path) -> Any:
         from hd2s.inference.conversion import convert
 
         _logger.info("preparing OpenVINO (%s); this takes some seconds the first time", part)
-        built = convert(self._model(), part, shapes)
-        _write(built, self.spec, folder)
-        return built
+        compiled = self._core.compile_model(convert(self._model(), part, shapes), "CPU", self._settings)
+        with suppress(OSError, RuntimeError):  # without a cache
+            stream = io.BytesIO()
+            compiled.export_model(stream)
+            data = stream.getvalue()
+            text = json.dumps(asdict(self.spec))
+            _write(path, hashlib.sha256(data).digest() + data)
+            _write(
+                self._folder / _SPEC_FILE, f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n".encode()
+            )
+        return compiled
+
+
+def choose_precision(precision: str) -> str:
+    """Turn "auto" into what suits the CPU.
+
+    Raises:
+        DeviceUnavailableError: "bfloat16" was asked for, and the CPU does not compute in it.
+    """
+    native = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision == "bfloat16" and not native:
+        raise DeviceUnavailableError(
+            "This CPU does not compute in bfloat16, so OpenVINO would not either: use --precision float32 or "
+            "auto."
+        )
+    return ("bfloat16" if native else "float32") if precision == "auto" else precision
 
 
 def _key(facts: Iterable[bytes]) -> str:
@@ -125,36 +168,22 @@ def _settings(module: nn.Module) -> dict[str, Any]:
     return {key: value for key, value in vars(module).items() if isinstance(value, plain)}
 
 
-def _read(folder: Path) -> Any:
-    """Read a cached graph, or return None if it is not there or not whole."""
+def _isa(core: Any) -> bytes:
+    """What a compiled graph may depend on: the processor's instructions."""
+    return repr((core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), platform.machine())).encode()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(dir=path.parent)
     try:
-        if (folder / "sha256").read_text() != _sum(folder / name for name in _FILES):
-            return None
-        return openvino.Core().read_model(folder / "graph.xml")
-    except (OSError, RuntimeError, UnicodeDecodeError):
-        return None
-
-
-def _write(graph: Any, spec: InputSpec, folder: Path) -> None:
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            openvino.save_model(graph, Path(scratch) / _FILES[0], compress_to_fp16=False)
-            (Path(scratch) / "sha256").write_text(_sum(Path(scratch) / name for name in _FILES))
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(scratch, folder)
-            Path(scratch).mkdir()  # for the context manager to remove
-        text = json.dumps(asdict(spec))
-        (folder.parent / _SPEC_FILE).write_text(f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n")
-    except (OSError, RuntimeError):
-        pass  # without a cache
-
-
-def _sum(paths: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+        with open(handle, "wb") as file:
+            file.write(data)
+        os.replace(scratch, path)
+    except BaseException:
+        os.unlink(scratch)
+        raise
 
 
 def _read_spec(path: Path) -> InputSpec | None:

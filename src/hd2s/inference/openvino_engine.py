@@ -1,4 +1,4 @@
-"""OpenVINO as the engine, on the CPU, in float32."""
+"""OpenVINO as the engine, on the CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from hd2s.inference.engines import Engine, Maps
 from hd2s.inference.graphs import Graphs
 
-_SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT"}
 _PIECE = 4  # maps that are predicted at once where they can be waited for
 
 
@@ -31,7 +30,7 @@ class OpenVINOEngine(Engine):
     def __init__(self, graphs: Graphs) -> None:
         super().__init__(graphs.spec)
         self._graphs = graphs
-        self._core = openvino.Core()
+        self.precision = graphs.precision
         self._piece = _PIECE
         self._queues: dict[tuple[str, int], Any] = {}
         self._building = threading.Lock()
@@ -85,8 +84,7 @@ class OpenVINOEngine(Engine):
         return self._queues[key]
 
     def _build(self, part: str, shapes: list[tuple[int, ...]]) -> Any:
-        graph = self._graphs.graph(part, shapes)
-        queue = openvino.AsyncInferQueue(self._core.compile_model(graph, "CPU", _SETTINGS))
+        queue = openvino.AsyncInferQueue(self._graphs.compiled(part, shapes))
         queue.set_callback(_keep)
         return queue
 

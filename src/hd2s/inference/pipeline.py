@@ -53,6 +53,7 @@ def predict(
     domain: str | None = None,
     engine: str = "auto",
     device: str = "auto",
+    precision: str = "auto",
     post: str = "none",
     conspicuity: bool = False,
     fps: float = 25.0,
@@ -67,6 +68,7 @@ def predict(
         domain: See `hd2s.load`.
         engine: "torch", "openvino", or "auto": OpenVINO on a CPU where it is installed, else PyTorch.
         device: "cpu", "cuda", "cuda:N", or "auto": CUDA where there is a device, else the CPU.
+        precision: "float32", "bfloat16", or "auto": bfloat16 where the processor computes in it natively.
         post: Post-processing: "none", or "paper" as in the published inference.
         conspicuity: Also give the four conspicuity maps.
         fps: Frames a second of images and arrays, which do not say it themselves.
@@ -90,7 +92,9 @@ def predict(
         SaliencyFrame(index=1, time_seconds=0.040, saliency=90x160)
         SaliencyFrame(index=2, time_seconds=0.080, saliency=90x160)
     """
-    network = open_engine(model, weights, domain, engine=engine, device=device, post=post)
+    network = open_engine(
+        model, weights, domain, engine=engine, device=device, precision=precision, post=post
+    )
     with open_source(source, fps=fps) as opened:
         with closing(predict_frames(opened, network, conspicuity=conspicuity)) as pairs:
             for _, result in pairs:

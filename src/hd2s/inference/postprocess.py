@@ -54,7 +54,8 @@ class PaperEngine(Engine):
 
     def __init__(self, engine: Engine, *, smoothed: bool) -> None:
         super().__init__(engine.spec)
-        self.name, self.device = engine.name, engine.device
+        self.name, self.device, self.precision = engine.name, engine.device, engine.precision
+        self.batch = engine.batch
         self._engine, self._smoothed = engine, smoothed
 
     def prepare(self, *, live: bool, conspicuity: bool) -> None:

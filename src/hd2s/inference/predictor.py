@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hd2s.data.frames import Frame, FrameSource, resize
-from hd2s.inference.engines import BATCH, Engine, open_engine
+from hd2s.inference.engines import Engine, open_engine
 from hd2s.inference.windows import opening
 from hd2s.types import SaliencyFrame
 
@@ -140,7 +140,7 @@ class Predictor:
         self._targets.append(_Target(self._pushed, time, size_hw or image.shape[:2]))
         self._pushed += 1
         self._images.append(small)
-        return self._advance(final=False) if self._live or len(self._images) == BATCH else []
+        return self._advance(final=False) if self._live or len(self._images) == self._engine.batch else []
 
     def _flush(self) -> list[_Small]:
         rest = self._advance(final=True)
@@ -203,7 +203,8 @@ def predict_frames(
         Each frame and its maps, in order, in bounded memory.
 
     """
-    predictor = Predictor(model, conspicuity=conspicuity, live=source.info.live)
+    network = open_engine(model)
+    predictor = Predictor(network, conspicuity=conspicuity, live=source.info.live)
 
     def decode() -> Generator[tuple[Frame, NDArray[np.uint8]]]:
         # Only one thread at a time may convert a picture, so it is made small before it moves on.
@@ -212,7 +213,7 @@ def predict_frames(
 
     def predict() -> Generator[tuple[Frame, _Small]]:
         waiting: deque[Frame] = deque()
-        with closing(prefetch(decode(), 2 * BATCH)) as frames:
+        with closing(prefetch(decode(), 2 * network.batch)) as frames:
             for frame, small in frames:
                 waiting.append(frame)
                 size_hw = frame.picture.height, frame.picture.width
@@ -222,7 +223,7 @@ def predict_frames(
             yield waiting.popleft(), result
 
     # A batch ahead: while the caller works on one, the next is predicted.
-    with closing(prefetch(predict(), BATCH)) as pairs:
+    with closing(prefetch(predict(), network.batch)) as pairs:
         for frame, result in pairs:
             yield frame, result.enlarged()
 
