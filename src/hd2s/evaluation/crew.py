@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import TracebackType
@@ -27,6 +26,7 @@ from hd2s.evaluation.scoring import UNSEEN, Scorer
 from hd2s.evaluation.sources import Source
 from hd2s.evaluation.store import Store, from_arrays, to_arrays
 from hd2s.evaluation.truth import Map
+from hd2s.inference.crew import deaf
 
 Work = Literal["cells", "mean", "score"]
 
@@ -140,7 +140,7 @@ class Crew(AbstractContextManager["Crew"]):
                 initializer=_begin,
                 initargs=(self._worker, self._jobs),
             )
-        with _deaf():
+        with deaf():
             futures: dict[Future[str | None], AnnotatedVideo] = {
                 self._pool.submit(_attempt_here, work, video): video for video in videos
             }
@@ -164,19 +164,6 @@ class Crew(AbstractContextManager["Crew"]):
             for process in multiprocessing.active_children():
                 process.terminate()
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Ignore Ctrl-C for a moment: processes that are started then ignore it from the first on."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 _worker: Worker  # of a process
