@@ -114,6 +114,21 @@ def test_same_report_files_and_messages_as_one_process(run: Run, tmp_path: Path)
         assert (tmp_path / "out2" / name).read_bytes() == (tmp_path / "out1" / name).read_bytes()
 
 
+class Slow(QuietHandler):
+    """Serves files after a while."""
+
+    def do_GET(self) -> None:
+        time.sleep(0.5)
+        super().do_GET()
+
+
+def test_name_belongs_to_the_first_input_that_has_it_however_slow(run: Run, tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4", num_frames=2, container_options={"movflags": "faststart"})
+    with serving(tmp_path, Slow) as address:
+        outcome = run(f"{address}/a.mp4", "a.mp4", as_json=True)
+    assert [entry["status"] for entry in json.loads(outcome.stdout)] == ["done", "failed"]
+
+
 def test_inputs_are_worked_on_at_the_same_time_by_no_more_processes_than_inputs(
     run: Run, tmp_path: Path, at_first_frame: Callable[[str, Hook], None]
 ) -> None:
