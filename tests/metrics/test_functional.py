@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from hd2s.errors import HD2SError, InputShapeError, UnknownNameError
+from hd2s.metrics import common
 from hd2s.metrics.functional import (
     EPSILON,
     Fixations,
@@ -152,6 +156,41 @@ def test_sim_and_information_gain_equal_plain_loops() -> None:
         loop_ig(p, f, density[1].numpy()) for p, f in zip(prediction.numpy(), counts.numpy(), strict=True)
     ]
     np.testing.assert_allclose(information_gain(prediction, counts, density[1:2]), expected, rtol=1e-12)
+
+
+class _Fresh(TorchDispatchMode):
+    """Notes the largest tensor that is made, in numbers, beside views of some that were there."""
+
+    def __init__(self, *there: Tensor) -> None:
+        super().__init__()
+        self._there = {tensor.untyped_storage().data_ptr() for tensor in there}
+        self.largest = 0
+
+    def __torch_dispatch__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = call(*args, **(kwargs or {}))
+        for made in tree_leaves(result):
+            if isinstance(made, Tensor) and made.untyped_storage().data_ptr() not in self._there:
+                self.largest = max(self.largest, made.numel())
+        return result
+
+
+def test_large_maps_are_scored_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "_BLOCK", 100)
+    prediction, density = torch.rand(2, 2, 20, 32, dtype=torch.float64) + 0.5
+    counts = (torch.rand(2, 20, 32) > 0.9).long()
+    fixations = Fixations.from_maps(counts)
+    calls: list[tuple[Callable[[], Tensor], Callable[[Array, Array, Array], float]]] = [
+        (lambda: cc(prediction, density), lambda p, g, f: loop_cc(p, g)),
+        (lambda: sim(prediction, density), lambda p, g, f: loop_sim(p, g)),
+        (lambda: sim(prediction, density, normalise="sum"), lambda p, g, f: loop_sim(p, g, shift=False)),
+        (lambda: nss(prediction, fixations), lambda p, g, f: loop_nss(p, f)),
+    ]
+    for call, loop in calls:
+        with _Fresh(prediction, density) as made:
+            values = call()
+        triples = zip(prediction.numpy(), density.numpy(), counts.numpy(), strict=True)
+        np.testing.assert_allclose(values, [loop(*triple) for triple in triples], rtol=1e-9)
+        assert made.largest < prediction.numel() / 2  # memory that is new takes longer than what is computed
 
 
 def test_fixations_and_maps_of_counts_give_the_same() -> None:

@@ -44,17 +44,16 @@ def auc_judd(prediction: Tensor, fixations: FixationsLike) -> Tensor:
         tensor([0.8333])
     """
     p, fixations = _inputs(prediction, fixations)
-    ordered = _sorted(p)
     values, order = p.gather(1, fixations.pixels).masked_fill(fixations.counts == 0, torch.inf).sort(1)
     counts = fixations.counts.gather(1, order)
     # Of equal values the first tells how many are below it, and so how many are not.
     first = torch.searchsorted(values, values)
     true = _at_least(counts, first)
     fixated = _at_least((counts > 0).long(), first)
-    above = p.shape[1] - torch.searchsorted(ordered, values)
+    above = _above(p, values)
     rest = p.shape[1] - (counts > 0).sum(1, keepdim=True)
     area = _area((above - fixated).double() / rest, true.double() / counts.sum(1, keepdim=True))
-    defined = ordered[:, [0, -1]].isfinite().all(1) & (rest[:, 0] > 0)
+    defined = p.amin(1).isfinite() & p.amax(1).isfinite() & (rest[:, 0] > 0)
     return area.where(defined, torch.nan).to(p.dtype)
 
 
@@ -154,11 +153,21 @@ def _inputs(prediction: Tensor, fixations: FixationsLike) -> tuple[Tensor, Fixat
     return p, fixations if isinstance(fixations, Fixations) else Fixations.from_maps(fixations)
 
 
-def _sorted(values: Tensor) -> Tensor:
-    """Sort (B, N) along the rows; numpy's sort of floats is some 15 times as fast as torch's on a CPU."""
-    if values.device.type == "cpu":
-        return torch.from_numpy(np.sort(values.numpy(), axis=1))
-    return values.sort(1).values
+def _above(p: Tensor, values: Tensor) -> Tensor:
+    """(B, M) pixels of maps (B, N) that are not below each of the rising `values` (B, M).
+
+    On a CPU most of the time of AUC-Judd is spent here. numpy sorts floats some 15 times as fast as torch; to
+    sort beats to count for each value or in buckets. Pixels below the second value need not be sorted.
+    """
+    if p.device.type != "cpu":
+        return p.shape[1] - torch.searchsorted(p.sort(1).values, values)
+    above = np.zeros(values.shape, np.int64)
+    for row, edges, counts in zip(p.numpy(), values.numpy(), above, strict=True):
+        counts[:1] = np.count_nonzero(row >= edges[:1]) if len(edges) else 0
+        ordered = row[row >= edges[1:2].min(initial=np.inf)]
+        ordered.sort()
+        counts[1:] = len(ordered) - np.searchsorted(ordered, edges[1:])
+    return torch.from_numpy(above)
 
 
 def _at_least(counts: Tensor, first: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import combinations_with_replacement
 from typing import TypeAlias
 
 import torch
@@ -11,6 +13,8 @@ from hd2s.errors import InputShapeError
 from hd2s.metrics.fixations import Fixations
 
 EPSILON = 2.2204e-16  # MATLAB's eps, as in the MIT saliency benchmark's code
+
+_BLOCK = 2**15  # pixels: such pieces of a few maps, and what is computed of them, fit into a cache
 
 FixationsLike: TypeAlias = Fixations | Tensor
 
@@ -39,20 +43,43 @@ def flat(prediction: Tensor, fixations: FixationsLike | None = None) -> Tensor:
     return (prediction if known else prediction.float()).flatten(1)
 
 
-def centred(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Subtract the mean of each map.
+def blocks(*maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Cut maps (B, N) that belong together into pieces (B, n), one after the other.
+
+    What is computed of a piece stays in the cache of a CPU. Of whole maps it takes fresh memory, and to get
+    that takes longer than to compute. Pieces do not depend on B, so neither does the rounding.
+    """
+    size = _BLOCK if maps[0].device.type == "cpu" else maps[0].shape[1]
+    return zip(*(torch.split(each, size, 1) for each in maps), strict=True)
+
+
+def scatter(*maps: Tensor) -> list[Tensor]:
+    """Sums over the pixels of products of centred maps.
 
     Args:
-        maps: (B, N).
+        maps: One or two, (B, N).
 
     Returns:
-        (B, N) and their sums of squares (B,); nan where a map is constant up to the rounding of its mean.
+        (B,) of the first map with itself; of two, then of both and of the second with itself. A map with
+        itself is nan where it is constant up to the rounding of its mean.
     """
-    mean = maps.mean(1, keepdim=True)
-    rest = maps - mean
-    squares = torch.linalg.vecdot(rest, rest)
-    rounding = maps.shape[1] * (8 * torch.finfo(maps.dtype).eps * mean[:, 0].detach()) ** 2
-    return rest, torch.where(squares > rounding, squares, torch.nan)
+    means = [each.mean(1, keepdim=True) for each in maps]
+    pairs = list(combinations_with_replacement(range(len(maps)), 2))
+    total = maps[0].new_zeros(len(pairs), len(maps[0]))
+    for pieces in blocks(*maps):
+        rest = [piece - mean for piece, mean in zip(pieces, means, strict=True)]
+        total = total + torch.stack([_product(rest[i], rest[j]) for i, j in pairs])
+    rounding = [(8 * torch.finfo(mean.dtype).eps * mean[:, 0].detach()) ** 2 for mean in means]
+    return [
+        products.where(products > maps[0].shape[1] * rounding[i], torch.nan) if i == j else products
+        for (i, j), products in zip(pairs, total, strict=True)
+    ]
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """(B,) inner products; the norm of a map is some times as fast as its product with itself."""
+    product: Tensor = torch.linalg.vector_norm(a, dim=1).square() if a is b else torch.linalg.vecdot(a, b)
+    return product
 
 
 def weighted_mean(values: Tensor, counts: Tensor) -> Tensor:

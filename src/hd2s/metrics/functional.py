@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hd2s.errors import InputShapeError, UnknownNameError
 from hd2s.metrics.auc import auc_borji, auc_judd, auc_shuffled
-from hd2s.metrics.common import EPSILON, FixationsLike, centred, flat, weighted_mean
+from hd2s.metrics.common import EPSILON, FixationsLike, blocks, flat, scatter, weighted_mean
 from hd2s.metrics.fixations import Fixations
 
 __all__ = [
@@ -58,9 +58,8 @@ def cc(prediction: Tensor, density: Tensor) -> Tensor:
         >>> cc(ramp, 3 * ramp + 1)
         tensor([1.])
     """
-    (p, p_squares), (q, q_squares) = map(centred, _pair(prediction, density))
-    correlation: Tensor = torch.linalg.vecdot(p, q) / (p_squares.sqrt() * q_squares.sqrt())
-    return correlation
+    p_squares, products, q_squares = scatter(*_pair(prediction, density))
+    return products / (p_squares.sqrt() * q_squares.sqrt())
 
 
 def sim(prediction: Tensor, density: Tensor, *, normalise: Normalisation = "minmax") -> Tensor:
@@ -88,10 +87,15 @@ def sim(prediction: Tensor, density: Tensor, *, normalise: Normalisation = "minm
     if normalise not in ("minmax", "sum"):
         raise UnknownNameError.among("normalisation of SIM", normalise, ("minmax", "sum"))
     p, g = _pair(prediction, density)
-    if normalise == "minmax":
-        p, g = p - p.amin(1, keepdim=True), g - g.amin(1, keepdim=True)
-    p_sum, g_sum = p.sum(1), g.sum(1)
-    return torch.minimum(p, g * (p_sum / g_sum)[:, None]).sum(1) / p_sum
+    shift = normalise == "minmax"
+    p_low, g_low = (each.amin(1, keepdim=True) if shift else each.new_zeros(()) for each in (p, g))
+    sums, shared = p.new_zeros(2, len(p)), p.new_zeros(len(p))
+    for a, b in blocks(p, g):
+        sums = sums + torch.stack([(a - p_low).sum(1), (b - g_low).sum(1)])
+    scale = (sums[0] / sums[1])[:, None]
+    for a, b in blocks(p, g):
+        shared = shared + torch.minimum(a - p_low, (b - g_low) * scale).sum(1)
+    return shared / sums[0]
 
 
 def nss(prediction: Tensor, fixations: FixationsLike) -> Tensor:
@@ -112,12 +116,14 @@ def nss(prediction: Tensor, fixations: FixationsLike) -> Tensor:
         >>> nss(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[0, 2]]]))
         tensor([0.7071])
     """
-    p, squares = centred(flat(prediction, fixations))
+    p = flat(prediction, fixations)
     if isinstance(fixations, Fixations):
-        mean = weighted_mean(p.gather(1, fixations.pixels), fixations.counts)
+        (squares,) = scatter(p)
+        mean = weighted_mean(p.gather(1, fixations.pixels) - p.mean(1, keepdim=True), fixations.counts)
     else:  # as they are: training calls this, and looking for the fixated pixels would make CUDA wait
         weight = fixations.flatten(1).to(p.dtype)
-        mean = torch.linalg.vecdot(p, weight) / weight.sum(1)
+        squares, products, _ = scatter(p, weight)
+        mean = products / weight.sum(1)
     return mean / (squares / (p.shape[1] - 1)).sqrt()
 
 
