@@ -1,40 +1,56 @@
 """Speed and memory of the metrics beside pysaliency and straight numpy loops, as a table.
 
-    python benchmarks/evaluate.py [--frames 60]
+    python benchmarks/evaluate.py [--frames 60] [--pysaliency PYTHON]
 
-All lines are measured in one run. hd2s works in two threads, each with its own batches; pysaliency and numpy
-work as they are, in one. pysaliency is called as its users do (`model.CC(stimuli, ...)`, AUC_Judd with its
-noise) and, "functions", through its functions alone. Where it is not installed its lines are left out: it
-needs pandas, setuptools < 82 and a C compiler. Frames are blurred fixations, float32.
+All lines are measured in one run. hd2s works in two processes, as `hd2s evaluate` does, or in one; pysaliency
+and numpy work as they are, in one. pysaliency is called as its users do (`model.CC(stimuli, ...)`, AUC_Judd
+with its noise) and, "functions", through its functions alone. It does not import beside the versions that
+hd2s is tested with: PYTHON is that of an environment which has it (a C compiler, pandas, setuptools < 82,
+torch, opencv-python-headless). Without one its lines are left out. Frames are blurred fixations, float32.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import multiprocessing
 import os
-import resource
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
+import hd2s
 from hd2s.metrics.functional import Fixations, auc_judd, auc_shuffled, cc, nss, sim
 
-BATCH, SPLITS = 4, 100
+BATCH, SPLITS = 8, 100
 Array = NDArray[Any]
 
 
-def frames(count: int, height: int, width: int, points: int) -> tuple[Array, Array, Array]:
+class Case(NamedTuple):
+    """What is scored: how many frames, how large, with how many fixations each, and whether by s-AUC too."""
+
+    count: int
+    height: int
+    width: int
+    points: int
+    shuffled: bool
+
+
+@cache
+def frames(case: Case) -> tuple[Array, Array, Array]:
     """Predictions and densities (count, height, width) float32, x and y (count, points, 2)."""
+    count, height, width, points, _ = case
     rng = np.random.default_rng(0)
     xy = rng.normal(0.5, 0.15, (2, count, points, 2)).clip(0, 0.999) * (width, height)
     maps = np.zeros((2, count, height, width), np.float32)
@@ -57,16 +73,37 @@ def ours(p: Array, g: Array, xy: Array, pool: Fixations | None, keys: range) -> 
     return [v.sum().item() for v in values]
 
 
-def evaluate(p: Array, g: Array, xy: Array, pool: Fixations | None, repeats: int = 1) -> Array:
-    """Means over all frames, two batches at a time."""
-    starts = [i for _ in range(repeats) for i in range(0, len(p), BATCH)]
+@cache
+def pool_of(case: Case) -> Fixations | None:
+    """All fixations, as the pool of negatives."""
+    xy = frames(case)[2].reshape(-1, 2)
+    return Fixations.from_points([xy], (case.height, case.width)) if case.shuffled else None
 
-    def work(i: int) -> list[float]:
-        part = slice(i, i + BATCH)
-        return ours(p[part], g[part], xy[part], pool, range(i, min(i + BATCH, len(p))))
 
-    with ThreadPoolExecutor(2) as threads:
-        return np.sum(list(threads.map(work, starts)), axis=0) / (len(p) * repeats)
+def batch(case: Case, start: int) -> list[float]:
+    """Sums of the metrics over the frames from `start` on."""
+    p, g, xy = (each[start : start + BATCH] for each in frames(case))
+    return ours(p, g, xy, pool_of(case), range(start, start + len(p)))
+
+
+def evaluate(case: Case, processes: ProcessPoolExecutor | None = None, repeats: int = 1) -> Array:
+    """Means over all frames, several times over."""
+    starts = list(range(0, case.count, BATCH)) * repeats
+    sums = (map if processes is None else processes.map)(partial(batch, case), starts)
+    return sum(map(np.array, sums), start=np.zeros(())) / (case.count * repeats)
+
+
+def begin(case: Case) -> None:
+    """Prepare a process: one thread, and the frames at hand."""
+    torch.set_num_threads(1)
+    batch(case, 0)
+
+
+def fast(case: Case) -> tuple[float, float]:
+    """Frames a second of hd2s in two processes and in one."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), begin, (case,)) as processes:
+        both = rate(lambda: evaluate(case, processes), case.count)
+    return both, rate(lambda: evaluate(case), case.count)
 
 
 def loops(p: Array, g: Array, xy: Array) -> Array:
@@ -146,10 +183,45 @@ def rate(call: Callable[[], object], count: int, times: int = 3) -> float:
     return count / best
 
 
+def slow(python: str, case: Case) -> dict[str, float] | str:
+    """Frames a second of pysaliency in an interpreter that has it, or why there are none."""
+    source = str(Path(hd2s.__file__).parents[1])
+    command = [python, __file__, "--theirs", "--frames", str(case.count)]
+    ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": source})
+    rates: dict[str, float] = json.loads(ran.stdout) if ran.returncode == 0 else {}
+    return rates or ran.stderr.strip().splitlines()[-1]
+
+
 def peak_mb(repeats: int) -> float:
     """Peak memory of a process that evaluates 40 frames so many times."""
     command = [sys.executable, __file__, "--memory", str(repeats)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1024
+
+
+def measure(case: Case, pysaliency: str) -> list[tuple[str, str, str, str]]:
+    """Rows of the table."""
+    rows = []
+
+    def add(what: str, rates: tuple[float, float], theirs: float | None = None) -> None:
+        ratios = [f"{each / theirs:.1f}" for each in rates] if theirs else ["", ""]
+        rows.append((what, f"{theirs or rates[0]:.1f}", *ratios))
+
+    rates = fast(case)
+    add("360 x 640, 20 fixations: CC, SIM, NSS, AUC-J, s-AUC: hd2s", rates)
+    add("  in one process", rates[1:] * 2)
+    theirs = slow(pysaliency, case)
+    if isinstance(theirs, str):
+        rows.append((f"  pysaliency is left out ({theirs})", "", "", ""))
+    else:
+        for name, each in theirs.items():
+            add(f"  {name}", rates, each)
+    full_hd = Case(8, 1080, 1920, 70, shuffled=False)
+    np.testing.assert_allclose(evaluate(full_hd), loops(*frames(full_hd)), rtol=1e-4)
+    rates = fast(full_hd)
+    add("1080 x 1920, 70 fixations: CC, SIM, NSS, AUC-J: hd2s", rates)
+    add("  in one process", rates[1:] * 2)
+    add("  numpy loops", rates, rate(lambda: loops(*frames(full_hd)), full_hd.count, 1))
+    return rows
 
 
 def main() -> None:
@@ -158,32 +230,30 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--frames", type=int, default=60, help="frames of 360 x 640")
+    parser.add_argument("--pysaliency", default=sys.executable, metavar="PYTHON", help="one that has it")
+    parser.add_argument("--theirs", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(1)  # the threads are those of `evaluate`
-    p, g, xy = frames(options.frames, 360, 640, 20)
-    pool = Fixations.from_points([xy.reshape(-1, 2)], (360, 640))
-    if options.memory:
-        evaluate(p[:40], g[:40], xy[:40], pool, options.memory)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    torch.set_num_threads(1)
+    case = Case(options.frames, 360, 640, 20, shuffled=True)
+    if options.theirs:
+        calls = pysaliency_calls(*frames(case))
+        print(json.dumps({name: rate(call, case.count, 2) for name, call in calls.items()}))
         return
-    table = Table("what", "frames/s", "hd2s is faster by", title=f"{os.cpu_count()} cores")
-    fast = rate(lambda: evaluate(p, g, xy, pool), len(p))
-    table.add_row("360 x 640, 20 fixations: CC, SIM, NSS, AUC-J, s-AUC: hd2s", f"{fast:.0f}", "")
-    try:
-        for name, call in pysaliency_calls(p, g, xy).items():
-            slow = rate(call, len(p), 2)
-            table.add_row(f"  {name}", f"{slow:.1f}", f"{fast / slow:.1f}")
-    except ImportError as error:
-        table.add_row(f"  pysaliency is left out ({error})", "", "")
-    p, g, xy = frames(8, 1080, 1920, 70)
-    np.testing.assert_allclose(evaluate(p, g, xy, None), loops(p, g, xy), rtol=1e-4)
-    fast, slow = rate(lambda: evaluate(p, g, xy, None), len(p)), rate(lambda: loops(p, g, xy), len(p), 1)
-    table.add_row("1080 x 1920, 70 fixations: CC, SIM, NSS, AUC-J: hd2s", f"{fast:.1f}", "")
-    table.add_row("  numpy loops", f"{slow:.2f}", f"{fast / slow:.1f}")
-    table.add_row("peak memory, 400 frames", f"{peak_mb(10):.0f} MB", "")
-    table.add_row("peak memory, 4,000 frames", f"{peak_mb(100):.0f} MB", "")
-    Console().print(table)
+    if options.memory:
+        evaluate(case._replace(count=40), repeats=options.memory)
+        print(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])  # Linux has it
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    heads = "what", "frames/s", "hd2s is faster by", "in one process by"
+    table = Table(*heads, title=f"{os.cpu_count()} cores")
+    for row in measure(case, options.pysaliency):
+        table.add_row(*row)
+    table.add_row("peak memory of a process, 400 frames", f"{peak_mb(10):.0f} MB", "", "")
+    table.add_row("peak memory of a process, 4,000 frames", f"{peak_mb(100):.0f} MB", "", "")
+    Console(width=100).print(table)
 
 
 if __name__ == "__main__":
