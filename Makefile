@@ -33,5 +33,5 @@ clean:
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(INSTALL) --editable '.[openvino,train]' --group dev
+	$(INSTALL) --editable '.[openvino,export,train]' --group dev
 	touch $@

@@ -9,6 +9,7 @@ import typer
 import hd2s
 from hd2s.cli import datasets, weights
 from hd2s.cli.evaluate import evaluate
+from hd2s.cli.export import export
 from hd2s.cli.predict import predict
 from hd2s.cli.train import train
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.command()(predict)
 app.command()(train)
 app.command()(evaluate)
+app.command()(export)
 app.add_typer(weights.app, name="weights")
 app.add_typer(datasets.app, name="datasets")
 
