@@ -46,6 +46,7 @@ def test_predictions_on_disk_get_a_table_with_settings(scene: Scene) -> None:
     assert "compared at: size of the ground truth" in lines
     assert any(line.startswith("negatives of s-AUC: fixations in all other videos") for line in lines)
     assert "3/3 videos" in err
+    assert "12/12 frames" in err
 
 
 def test_a_model_is_scored_and_files_are_named(
@@ -78,6 +79,16 @@ def test_a_video_that_fails_is_reported_and_the_status_is_1(scene: Scene) -> Non
     assert "hd2s: v2: The video v2 has 5 frames, but there are 4 predictions in mine/v2" in err
     assert "failed: 1 videos, which are not in the numbers" in out
     assert "generic, validation: 2 videos" in out
+
+
+def test_debug_shows_the_traceback_of_a_video_that_fails(scene: Scene) -> None:
+    Path("mine/v2/5.png").unlink()
+    status, _, err = evaluate("--debug")
+    assert status == 1
+    assert "hd2s: v2: " in err
+    assert "Traceback (most recent call last):" in err
+    assert "in score" in err
+    assert "DatasetFormatError: The video v2 has 5 frames, but there are 4 predictions" in err
 
 
 def test_a_second_run_scores_nothing(scene: Scene) -> None:

@@ -395,7 +395,8 @@ def test_a_run_that_was_stopped_goes_on(scene: Scene, tmp_path: Path, scored: li
     seen: list[tuple[str, int, int]] = []
     report = score(scene, out=tmp_path / "out", on_progress=lambda *step: seen.append(step))
     assert scored == ["v1", "v2", "v3"]
-    assert seen == [("videos", 2, 3), ("videos", 3, 3)]
+    frames = [("frames", count, 4) for count in range(1, 5)]  # of the video that was not scored yet
+    assert seen == [("videos", 2, 3), *frames, ("videos", 3, 3)]
     assert report_means(report) == report_means(score(scene))
     assert list((tmp_path / "out").rglob("*.partial")) == []
 
@@ -470,8 +471,20 @@ def test_nothing_is_kept_without_a_folder(scene: Scene) -> None:
 def test_several_processes_give_the_same_numbers(scene: Scene) -> None:
     metrics = ["cc", "auc_borji", "auc_shuffled"]
     (scene.root.parent / "mine" / "v2" / "5.png").unlink()
-    one, two = (score(scene, metrics=metrics, jobs=jobs) for jobs in (1, 2))
+    frames: list[tuple[int, int, int]] = []
+
+    def show(what: str, done: int, total: int) -> None:
+        if what == "frames":
+            frames.append((jobs, done, total))
+
+    reports = []
+    for jobs in (1, 2):
+        reports.append(score(scene, metrics=metrics, jobs=jobs, on_progress=show))
+    one, two = reports
     assert report_means(one) == report_means(two)
+    assert frames[6] == (1, 7, 12)  # none of v2
+    assert frames[-1] == (2, 7, 12)
+    assert all("in score\n" in report.traces["v2"] for report in (one, two))
     assert one.failures == two.failures
     assert list(one.failures) == ["v2"]
     assert run.evaluate is hd2s.evaluate

@@ -51,11 +51,26 @@ def test_predictions_on_disk_are_brought_into_the_form(tmp_path: Path) -> None:
     root = make_dhf1k(tmp_path / "data")
     maps = np.random.default_rng(0).integers(0, 256, (12, 64, 96), np.uint8)
     write_images(tmp_path / "mine" / "0701", maps)
-    verdict = submit(root, "dhf1k", tmp_path / "out", predictions=tmp_path / "mine")
+    seen: list[tuple[str, int, int | None]] = []
+    options = {"predictions": tmp_path / "mine", "on_progress": lambda *step: seen.append(step)}
+    verdict = submit(root, "dhf1k", tmp_path / "out", **options)  # type: ignore[arg-type]
+    frames = [("frames", count, None) for count in range(1, 13)]
+    assert seen == [("videos", 0, 1), *frames, ("videos", 1, 1)]
     assert (verdict.folder.name, verdict.problems) == ("mine", {})
     fifth = read_grey(verdict.folder / "0701" / "0005.png")
     averaged = maps[4].reshape(32, 2, 48, 2).mean((1, 3)) / 255
     np.testing.assert_allclose(fifth, averaged, atol=0.51 / 255)
+
+
+@pytest.mark.slow
+def test_several_processes_write_a_submission(tmp_path: Path) -> None:
+    root = make_avimos(tmp_path / "data")
+    for name in ("0001", "0002"):
+        write_images(tmp_path / "mine" / name, np.full((8, 32, 48), 99, np.uint8))
+    options = {"dataset": "aim2024", "split": "all", "predictions": tmp_path / "mine", "jobs": 2}
+    verdict = submit(root, "aim2024", tmp_path / "out", **options)  # type: ignore[arg-type]
+    assert (verdict.videos, verdict.frames, list(verdict.problems)) == (2, 16, ["0010"])
+    assert "in submit\n" in verdict.traces["0010"]
 
 
 def test_what_is_there_is_checked_and_what_is_wrong_with_it_found(tmp_path: Path) -> None:

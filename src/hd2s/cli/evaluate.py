@@ -112,15 +112,22 @@ def evaluate(
         "device": device,
         "post": post,
     }
+    jobs = jobs or min(os.cpu_count() or 1, _MAX_JOBS)
     split = split or ("validation" if submit is None else "test")
-    shared: dict[str, Any] = {"split": split, "dataset": dataset, "predictions": predictions, **network}
+    shared: dict[str, Any] = {
+        "split": split,
+        "dataset": dataset,
+        "predictions": predictions,
+        "jobs": jobs,
+        **network,
+    }
     if submit is not None:
         if csv or plot or preset or metrics or every > 1:
             raise typer.BadParameter(
                 "--submit writes predictions and does not score them: leave out --csv, --plot, --preset, "
                 "--metrics and --every."
             )
-        _submit(root, submit, output, overwrite, as_json, shared)
+        _submit(root, submit, output, as_json, debug, {**shared, "overwrite": overwrite})
         return
     from hd2s.evaluation.run import evaluate as run
 
@@ -132,10 +139,11 @@ def evaluate(
             metrics=None if metrics is None else [word.strip() for word in metrics.split(",")],
             every=every,
             out=output,
-            jobs=jobs or min(os.cpu_count() or 1, _MAX_JOBS),
             overwrite=overwrite,
             on_progress=show,
         )
+    for name, problem in (report.traces if debug else report.failures).items():
+        complain(f"{name}: {problem}")
     _print(report, _files(report, output, csv=csv, plot=plot), as_json)
     if report.failures:
         raise typer.Exit(FAILURE)
@@ -143,15 +151,16 @@ def evaluate(
 
 @contextmanager
 def _bars(name: str) -> Iterator[Any]:
-    """Show a bar for each round of work, on standard error."""
+    """Show a bar for each round of work, and one for the frames of the last, on standard error."""
     from hd2s.cli.progress import log_above, progress_bars
 
     with progress_bars(["training maps", name]) as bars, log_above(bars.console):
         tasks: dict[str, Any] = {}
 
-        def show(what: str, done: int, total: int) -> None:
+        def show(what: str, done: int, total: int | None) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total, completed=done, unit="videos")
+                unit = "frames" if what == "frames" else "videos"
+                tasks[what] = bars.add_task(what, total=total, completed=done, unit=unit)
             bars.update(tasks[what], completed=done, total=total)
 
         yield show
@@ -172,9 +181,7 @@ def _files(report: Report, output: Path, *, csv: bool, plot: bool) -> list[Path]
 
 
 def _print(report: Report, paths: list[Path], as_json: bool) -> None:
-    """Print results to standard output, and what was left out to standard error."""
-    for name, problem in report.failures.items():
-        complain(f"{name}: {problem}")
+    """Print results to standard output."""
     if as_json:
         from hd2s.evaluation.tables import to_dict
 
@@ -232,15 +239,13 @@ def _notes(report: Report) -> list[str]:
     return [*report.notes, *(f"{count} videos: {note}" for note, count in counts.items())]
 
 
-def _submit(
-    root: Path, name: str, output: Path, overwrite: bool, as_json: bool, options: dict[str, Any]
-) -> None:
+def _submit(root: Path, name: str, output: Path, as_json: bool, debug: bool, options: dict[str, Any]) -> None:
     """Write and check a submission."""
     from hd2s.evaluation.submission import submit, to_dict
 
     with _bars(str(root)) as show:
-        verdict = submit(root, name, output, **options, overwrite=overwrite, on_progress=show)
-    for video, problem in verdict.problems.items():
+        verdict = submit(root, name, output, **options, on_progress=show)
+    for video, problem in (verdict.traces if debug else verdict.problems).items():
         complain(f"{video}: {problem}")
     if as_json:
         typer.echo(json.dumps(to_dict(verdict), indent=2))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import zlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import TracebackType
-from typing import Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,16 +28,32 @@ from hd2s.evaluation.store import Store, from_arrays, to_arrays
 from hd2s.evaluation.truth import Map
 from hd2s.inference.crew import deaf
 
-Work = Literal["cells", "mean", "score"]
+_POLL_SECONDS = 0.2  # between looks at how many frames the processes have done
+
+
+def ignore(frames: int) -> None:
+    """Do nothing with a number of frames."""
+
+
+@dataclass(kw_only=True)
+class Doer:
+    """Does work on one video at a time; each kind of it is a method. Is sent to processes.
+
+    Attributes:
+        source: Where the predictions come from.
+        on_frame: To be called with the number of frames that have been done since the last time.
+    """
+
+    source: Source
+    on_frame: Callable[[int], None] = ignore
 
 
 @dataclass
-class Worker:
+class Worker(Doer):
     """Does one kind of work on one video at a time, and stores the result.
 
     Attributes:
         protocol: What is measured and how.
-        source: Where the predictions come from.
         scores: Scores of the videos.
         baselines: Scores of what stands beside them, which other predictions of the videos share.
         fixations: Cells of the videos, and their sum "all", for s-AUC.
@@ -45,7 +61,6 @@ class Worker:
     """
 
     protocol: Protocol
-    source: Source
     scores: Store
     baselines: Store
     fixations: Store
@@ -71,7 +86,7 @@ class Worker:
             if own is not None:
                 scorer.pool = self._elsewhere.without(Cells(own["cells"], own["counts"]), scorer.size_hw)
         with closing(self.source.maps(video, self.protocol.every)) as maps:
-            scores = scorer.score(maps, known)
+            scores = scorer.score(told(maps, self), known)
         if UNSEEN in scores.skipped and self.source.problems:
             raise DatasetFormatError(
                 f"The video {video.name} is damaged, and {scores.skipped[UNSEEN]} of its {video.num_frames} "
@@ -109,13 +124,20 @@ class Worker:
         return None if arrays is None else Elsewhere(arrays["total"], self.protocol.grid_hw, once)
 
 
+def told(frames: Iterator[Any], doer: Doer) -> Iterator[Any]:
+    """Pass frames on, and tell `on_frame` of each when it is done."""
+    for frame in frames:
+        yield frame
+        doer.on_frame(1)
+
+
 class Crew(AbstractContextManager["Crew"]):
     """Some processes, or this one, with a worker in each.
 
     Leaving it by an exception, Ctrl-C too, ends the processes at once.
     """
 
-    def __init__(self, worker: Worker, jobs: int) -> None:
+    def __init__(self, worker: Doer, jobs: int) -> None:
         self._worker, self._jobs = worker, jobs
         self._pool: ProcessPoolExecutor | None = None
 
@@ -126,32 +148,46 @@ class Crew(AbstractContextManager["Crew"]):
         return self
 
     def map(
-        self, work: Work, videos: Sequence[AnnotatedVideo]
-    ) -> Iterator[tuple[AnnotatedVideo, str | None]]:
-        """Do some work on videos; yield each with what went wrong, in the order in which they are done."""
+        self, work: str, videos: Sequence[AnnotatedVideo], on_frame: Callable[[int], None] = ignore
+    ) -> Iterator[tuple[AnnotatedVideo, HD2SError | None]]:
+        """Do some work on videos; yield each with what went wrong, in the order in which they are done.
+
+        Args:
+            work: Name of a method of the worker.
+            videos: What it is called with.
+            on_frame: Is called with the number of frames that have been done since the last time.
+        """
         if self._jobs == 1 or len(videos) < 2:
-            for video in videos:
-                yield video, _attempt(self._worker, work, video)
-            return
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self._jobs,
-                multiprocessing.get_context("spawn"),
-                initializer=_begin,
-                initargs=(self._worker, self._jobs),
-            )
-        with deaf():
-            futures: dict[Future[str | None], AnnotatedVideo] = {
-                self._pool.submit(_attempt_here, work, video): video for video in videos
-            }
-        for future in as_completed(futures):
+            self._worker.on_frame = on_frame
             try:
-                yield futures[future], future.result()
-            except BrokenProcessPool as error:
-                raise HD2SError(
-                    "A worker process was killed, most likely because memory ran out. What is done is kept: "
-                    "run the same again with fewer processes."
-                ) from error
+                for video in videos:
+                    yield video, _attempt(self._worker, work, video)
+            finally:
+                self._worker.on_frame = ignore  # what is sent to processes holds no function of a caller
+            return
+        context = multiprocessing.get_context("spawn")
+        if self._pool is None:
+            self._done = context.Value("q", 0)
+            args = self._worker, self._jobs, self._done
+            self._pool = ProcessPoolExecutor(self._jobs, context, initializer=_begin, initargs=args)
+        before = self._done.value
+        with deaf():
+            todo = {self._pool.submit(_do, work, video): video for video in videos}
+        while todo:
+            ready, _ = wait(todo, _POLL_SECONDS, FIRST_COMPLETED)
+            now = self._done.value
+            on_frame(now - before)
+            before = now
+            for future in ready:
+                error = future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    raise HD2SError(
+                        "A worker process was killed, most likely because memory ran out. What is done is "
+                        "kept: run the same again with fewer processes."
+                    ) from error
+                if error is not None and not isinstance(error, HD2SError):
+                    raise error
+                yield todo.pop(future), error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -166,15 +202,21 @@ class Crew(AbstractContextManager["Crew"]):
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-_worker: Worker  # of a process
+_worker: Doer  # of a process
 
 
-def _begin(worker: Worker, jobs: int) -> None:
+def _begin(worker: Doer, jobs: int, done: Any) -> None:
     """Start a process: Ctrl-C is for its parent, and it takes its share of the cores only."""
     global _worker
     _worker = worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _limit_threads(worker.source, jobs)
+
+    def count(frames: int) -> None:
+        with done.get_lock():
+            done.value += frames
+
+    worker.on_frame = count
 
 
 def _limit_threads(source: Source, jobs: int) -> None:
@@ -187,14 +229,14 @@ def _limit_threads(source: Source, jobs: int) -> None:
     cv2.setNumThreads(threads)
 
 
-def _attempt_here(work: Work, video: AnnotatedVideo) -> str | None:
-    return _attempt(_worker, work, video)
+def _do(work: str, video: AnnotatedVideo) -> None:
+    getattr(_worker, work)(video)
 
 
-def _attempt(worker: Worker, work: Work, video: AnnotatedVideo) -> str | None:
+def _attempt(worker: Doer, work: str, video: AnnotatedVideo) -> HD2SError | None:
     """Return what went wrong."""
     try:
         getattr(worker, work)(video)
     except HD2SError as error:
-        return str(error)
+        return error
     return None

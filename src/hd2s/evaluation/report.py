@@ -70,6 +70,7 @@ class Report:
         labels: {predictor: its name in tables}, those that there are scores of.
         videos: Results of the videos, in natural order of their names.
         failures: {video: why it has no result}.
+        traces: {video: the traceback of that}.
         notes: What is worth knowing.
         store: Where the scores of frames are.
     """
@@ -80,6 +81,7 @@ class Report:
     labels: dict[str, str]
     videos: list[VideoResult]
     failures: dict[str, str]
+    traces: dict[str, str]
     notes: list[str]
     store: Store
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import traceback
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -17,7 +18,7 @@ from hd2s.data.datasets import AnnotatedVideo, DataSet, open_dataset
 from hd2s.errors import DatasetFormatError, HD2SError
 from hd2s.evaluation import protocol as protocols
 from hd2s.evaluation.baselines import CENTRE_SIGMA, MEAN_FRAMES, MEAN_HW, Cells, Elsewhere, mean_map
-from hd2s.evaluation.crew import Crew, Work, Worker
+from hd2s.evaluation.crew import Crew, Worker
 from hd2s.evaluation.protocol import Protocol
 from hd2s.evaluation.report import RESAMPLES, Report, VideoResult, summarise
 from hd2s.evaluation.scoring import CENTRE, MEAN, PREDICTION, PREDICTORS, VIEWERS
@@ -73,7 +74,8 @@ def evaluate(
             None keeps them only as long as the report.
         jobs: Number of processes; with several, a script needs `if __name__ == "__main__":`.
         overwrite: Score again what has been scored, and read the ground truth for it again.
-        on_progress: Called with what is being done, how many videos are done, and of how many.
+        on_progress: Called with what is being done ("fixations", "training maps" or "videos"), how many
+            videos are done, and of how many; and with "frames", how many are scored, and of how many.
 
     Raises:
         HD2SError: The data set, the predictions or the model cannot be used, or no video could be scored.
@@ -131,13 +133,14 @@ class _Run:
     ) -> None:
         self._data, self._videos, self._protocol, self._source = data, videos, protocol, source
         self._on_progress = on_progress
+        self._traces: dict[str, str] = {}
         base = {"version": hd2s.__version__, "root": str(data.root.resolve()), "data": data.name}
         part = {**base, "split": data.split, "names": [video.name for video in videos]}
         grid = {"grid": protocol.grid_hw, "once": not protocol.preset.multiplicity, "every": protocol.every}
         measured = {"preset": asdict(protocol.preset), "metrics": protocol.metrics, "every": protocol.every}
         self.worker = Worker(
             protocol,
-            source,
+            source=source,
             scores=Store(folder, {**part, **measured, "source": source.identity()}),
             baselines=Store(folder, {**part, **measured, "source": "baselines"}),
             fixations=Store(folder, {**part, **grid, "of": "fixations"}),
@@ -162,7 +165,8 @@ class _Run:
         results = self._results(failures)
         if not results:
             first = next(iter(failures.values()), "")
-            raise DatasetFormatError(f"No video of {self._data.root} could be scored. {first}")
+            cause = RuntimeError("\n".join(self._traces.values()))
+            raise DatasetFormatError(f"No video of {self._data.root} could be scored. {first}") from cause
         labels = {
             PREDICTION: self._source.label,
             CENTRE: "centre prior",
@@ -177,6 +181,7 @@ class _Run:
             labels={name: labels[name] for name in PREDICTORS if name in (PREDICTION, *known)},
             videos=results,
             failures=failures,
+            traces=self._traces,
             notes=notes,
             store=self.worker.scores,
         )
@@ -199,18 +204,38 @@ class _Run:
         }
 
     def _do(
-        self, crew: Crew, work: Work, videos: list[AnnotatedVideo], done: int, what: str
+        self, crew: Crew, work: str, videos: list[AnnotatedVideo], done: int, what: str
     ) -> dict[str, str]:
         """Do some work on videos; return what went wrong with which."""
-        total = done + len(videos)
+        total, frames = done + len(videos), 0
         self._on_progress(what, done, total)
+        of = sum(map(self._frames, videos)) if work == "score" else 0
+
+        def advance(by: int) -> None:
+            nonlocal frames
+            frames += by
+            if by:
+                self._on_progress("frames", frames, of)
+
         failures = {}
-        for video, problem in crew.map(work, videos):
+        for video, problem in crew.map(work, videos, advance):
             done += 1
             self._on_progress(what, done, total)
             if problem is not None:
-                failures[video.name] = problem
+                failures[video.name] = self._noted(video, problem)
         return failures
+
+    def _noted(self, video: AnnotatedVideo, error: HD2SError) -> str:
+        """Keep the traceback of an error as text: its frames hold maps."""
+        self._traces[video.name] = "".join(traceback.format_exception(error))
+        return str(error)
+
+    def _frames(self, video: AnnotatedVideo) -> int:
+        """Return how many frames are scored; 0 if that cannot be told, as scoring will explain."""
+        try:
+            return len(range(0, video.num_frames, self._protocol.every))
+        except HD2SError:
+            return 0
 
     def _gather_fixations(self, crew: Crew) -> list[str]:
         """Count where people look in all videos, as far as that is not known yet."""
@@ -258,7 +283,7 @@ class _Run:
             try:
                 fingerprint = self.worker.fingerprint(video)
             except HD2SError as error:
-                failures[video.name] = str(error)
+                failures[video.name] = self._noted(video, error)
                 continue
             if from_arrays(self.worker.scores.load(video.name), fingerprint) is None:
                 missing.append(video)

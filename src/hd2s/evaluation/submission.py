@@ -12,6 +12,7 @@ msu-video-group's repositories extracts the frames of both videos with FFmpeg, a
 
 from __future__ import annotations
 
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -28,8 +29,9 @@ from hd2s.data.frames import Frame, FrameSource
 from hd2s.data.images import image_size
 from hd2s.data.seek import SeekableVideo
 from hd2s.data.video import open_source
-from hd2s.errors import HD2SError, UnknownNameError
-from hd2s.evaluation.sources import Source, source_of
+from hd2s.errors import DatasetFormatError, UnknownNameError
+from hd2s.evaluation.crew import Crew, Doer, told
+from hd2s.evaluation.sources import source_of
 from hd2s.inference.pictures import quantize
 from hd2s.inference.predictor import resized
 from hd2s.inference.video_writers import SaliencyVideoWriter
@@ -120,6 +122,38 @@ FORMS: dict[str, Form] = {"dhf1k": ImagesForm(), "aim2024": VideoForm(), "ntire2
 
 
 @dataclass
+class SubmissionWriter(Doer):
+    """Writes the predictions of one video at a time and checks them."""
+
+    form: Form
+    folder: Path
+    overwrite: bool
+
+    def submit(self, video: AnnotatedVideo) -> None:
+        """Write what is not there yet.
+
+        Raises:
+            HD2SError: The video or its predictions cannot be read, or the benchmark would not take them.
+        """
+        path = self.form.path(self.folder, video)
+        if self.overwrite or not path.exists():
+            self._write(path, video)
+        problems = list(self.form.check(path, video))
+        if problems:
+            raise DatasetFormatError("; ".join(problems))
+
+    def _write(self, path: Path, video: AnnotatedVideo) -> None:
+        with ExitStack() as stack:
+            opened = stack.enter_context(open_source(video.source, fps=video.fps))
+            writer = stack.enter_context(self.form.writer(path, opened))
+            pairs = stack.enter_context(closing(self.source.pairs(video, opened)))
+            for frame, saliency in told(pairs, self):
+                size = frame.picture.height, frame.picture.width
+                result = SaliencyFrame(frame.index, frame.time_seconds, resized(saliency, size))
+                writer.write(frame, result)
+
+
+@dataclass
 class Verdict:
     """What became of a submission.
 
@@ -128,12 +162,14 @@ class Verdict:
         videos: Videos that are as the benchmark wants them.
         frames: Frames of these.
         problems: {video: what is wrong}; empty if all is fine.
+        traces: {video: the traceback of that}.
     """
 
     folder: Path
     videos: int = 0
     frames: int = 0
     problems: dict[str, str] = field(default_factory=dict)
+    traces: dict[str, str] = field(default_factory=dict)
 
     def summary(self) -> str:
         """Say it in a line."""
@@ -148,6 +184,7 @@ def submit(
     *,
     split: str = "test",
     dataset: str | None = None,
+    jobs: int = 1,
     overwrite: bool = False,
     on_progress: Any = None,
     **predictions: Any,
@@ -162,8 +199,9 @@ def submit(
         out: Folder in which that of the method is made.
         split: Part of the data set.
         dataset: Name of its layout; None finds it by looking.
+        jobs: See `evaluate`.
         overwrite: Write again what is there.
-        on_progress: See `evaluate`.
+        on_progress: See `evaluate`; of how many frames is not known (None).
         **predictions: `predictions`, `model`, `weights`, `domain`, `engine`, `device`, `post` of `evaluate`.
 
     Raises:
@@ -171,41 +209,33 @@ def submit(
     """
     if benchmark not in FORMS:
         raise UnknownNameError.among("benchmark to submit to", benchmark, FORMS)
-    form, data = FORMS[benchmark], open_dataset(root, split, dataset)
+    data = open_dataset(root, split, dataset)
     source = source_of(data.videos, **predictions)
     verdict = Verdict(Path(out) / source.name)
-    for done, video in enumerate(data.videos):
-        if on_progress:
-            on_progress("videos", done, len(data.videos))
-        path = form.path(verdict.folder, video)
-        try:
-            if overwrite or not path.exists():
-                _write(form, path, video, source)
-            problems = list(form.check(path, video))
-        except HD2SError as error:
-            problems = [str(error)]
-        if problems:
-            verdict.problems[video.name] = "; ".join(problems)
-        else:
-            verdict.videos += 1
-            verdict.frames += video.num_frames
-    if on_progress:
-        on_progress("videos", len(data.videos), len(data.videos))
+    show = on_progress or (lambda what, done, total: None)
+    frames, total = 0, len(data.videos)
+
+    def advance(by: int) -> None:
+        nonlocal frames
+        frames += by
+        if by:
+            show("frames", frames, None)
+
+    show("videos", 0, total)
+    writer = SubmissionWriter(FORMS[benchmark], verdict.folder, overwrite, source=source)
+    with Crew(writer, jobs if source.identity() is not None else 1) as crew:
+        for done, (video, error) in enumerate(crew.map("submit", data.videos, advance), 1):
+            if error is None:
+                verdict.videos += 1
+                verdict.frames += video.num_frames
+            else:
+                verdict.traces[video.name] = "".join(traceback.format_exception(error))
+                verdict.problems[video.name] = str(error)
+            show("videos", done, total)
     return verdict
 
 
 def to_dict(verdict: Verdict) -> dict[str, Any]:
     """Turn a verdict into what JSON can hold."""
-    return {**vars(verdict), "folder": str(verdict.folder), "complete": not verdict.problems}
-
-
-def _write(form: Form, path: Path, video: AnnotatedVideo, source: Source) -> None:
-    """Write the predictions of a video."""
-    with ExitStack() as stack:
-        opened = stack.enter_context(open_source(video.source, fps=video.fps))
-        writer = stack.enter_context(form.writer(path, opened))
-        pairs = stack.enter_context(closing(source.pairs(video, opened)))
-        for frame, saliency in pairs:
-            size = frame.picture.height, frame.picture.width
-            result = SaliencyFrame(frame.index, frame.time_seconds, resized(saliency, size))
-            writer.write(frame, result)
+    shown = {name: value for name, value in vars(verdict).items() if name != "traces"}
+    return {**shown, "folder": str(verdict.folder), "complete": not verdict.problems}
