@@ -8,6 +8,7 @@ import typer
 
 import hd2s
 from hd2s.cli import datasets, weights
+from hd2s.cli.bench import bench
 from hd2s.cli.evaluate import evaluate
 from hd2s.cli.export import export
 from hd2s.cli.predict import predict
@@ -25,6 +26,7 @@ app.command()(predict)
 app.command()(train)
 app.command()(evaluate)
 app.command()(export)
+app.command()(bench)
 app.add_typer(weights.app, name="weights")
 app.add_typer(datasets.app, name="datasets")
 
