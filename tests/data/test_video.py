@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from fractions import Fraction
@@ -311,6 +315,35 @@ def test_natural_order() -> None:
         "img10",
         "x",
     ]
+
+
+FORKING = """
+import gc, os, sys
+from hd2s.data.video import open_source
+
+gc.disable()  # so that what is no longer needed is left to the child
+dropped, closed, held = (open_source(sys.argv[1]) for _ in range(3))
+for source in (dropped, closed, held):
+    next(source)
+closed.close()
+del dropped, source
+child = os.fork()
+if child == 0:
+    del closed, held
+    gc.collect()
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_does_not_wait_for_the_threads_of_its_parent(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORKING, str(make_video(tmp_path / "clip.mp4"))]
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        assert process.wait(20) == 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_patterns_become_sorted_paths_without_repeats(

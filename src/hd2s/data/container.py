@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
 import time
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
 from urllib.parse import urlsplit, urlunsplit
+from weakref import WeakSet
 
 import av
 from av.container import InputContainer
@@ -64,6 +67,7 @@ class ContainerSource(FrameSource):
             live = may_be_live and not ends
             self._stream = _video_stream(self._container, self._shown)
             _prepare_decoder(self._stream, self._shown, live)
+            _open_sources.add(self)
             sound = bool(self._container.streams.audio) and not live
             self.audio = address if sound else None
             self._start(name, live)
@@ -168,6 +172,22 @@ class ContainerSource(FrameSource):
         missing = (promised - self._clock.end * self.time_base) * self.info.fps
         if missing > _MISSING_FRAMES_TOLERATED:
             self._note(f"stopped after frame {count - 1} of about {self.info.num_frames}: {self._end_reason}")
+
+
+_open_sources: WeakSet[ContainerSource] = WeakSet()
+
+
+def _keep_decoders() -> None:
+    """Keep the decoders that a forked process has from its parent for ever.
+
+    Their threads were not copied; to free them would be to wait for those. Python may do that at any time.
+    """
+    for source in list(_open_sources):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(source._stream.codec_context))
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_keep_decoders)
 
 
 def _open(address: str, shown: str, device_format: str | None, *, timed: bool) -> InputContainer:
