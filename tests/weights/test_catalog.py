@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from hd2s.data.datasets import LAYOUTS
 from hd2s.errors import UnknownNameError
 from hd2s.models import BUILDERS
 from hd2s.types import InputSpec
-from hd2s.weights.catalog import UNKNOWN, WEIGHTS, WeightRecord, find
+from hd2s.weights.catalog import WEIGHTS, WeightRecord, find
 
 MAX_BYTES = 12 * 2**20
 NETWORKS = {"hd2s", "hd2s-lite"}
@@ -54,7 +55,13 @@ def test_licence_source_and_training_data_are_told(record: WeightRecord) -> None
         assert data.name
         assert data.license
         assert re.search(r"\b(19|20)\d\d\b", data.citation), data
-        assert data.license != UNKNOWN or data.license_source, "say where a licence was looked for"
+
+
+def test_weights_and_data_sets_state_the_same_licence() -> None:
+    layouts = {layout.title: layout.license for layout in LAYOUTS.values()}
+    trained_on = {data.name: data.license for record in WEIGHTS.values() for data in record.trained_on}
+    for title in ("Hollywood-2", "UCF Sports"):
+        assert trained_on[title] == layouts[title]
 
 
 @each(list(WEIGHTS.values()))

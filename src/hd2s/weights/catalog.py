@@ -9,7 +9,8 @@ from typing import Any
 from hd2s.errors import UnknownNameError
 from hd2s.types import InputSpec
 
-UNKNOWN = "licence unknown"
+# Of the gaze of Hollywood-2 and UCF Sports; its authors state none at vision.imar.ro/eyetracking.
+GAZE_LICENSE = "academic use only, says the QUALINET register of databases"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class TrainingSet:
 
     Attributes:
         name: What it is called.
-        license: Of the data set; `UNKNOWN` if we found none.
+        license: Of the data set.
         citation: The paper to cite.
         license_source: Where the licence is stated, for those that NOTICE does not list.
     """
@@ -117,9 +118,9 @@ _DHF1K = TrainingSet(
 _HOLLYWOOD2, _UCF_SPORTS = (
     TrainingSet(
         name=name,
-        license=UNKNOWN,
+        license=GAZE_LICENSE,
         citation="Mathe, Sminchisescu: Actions in the eye. TPAMI, 2015",
-        license_source="http://vision.imar.ro/eyetracking (where we found no licence)",
+        license_source="the QUALINET register of databases",
     )
     for name in ("Hollywood-2", "UCF Sports")
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hd2s.data.datasets import shots
 from hd2s.data.datasets.base import Found, Layout
+from hd2s.weights.catalog import GAZE_LICENSE
 
 FPS = 24.0
 
@@ -29,7 +30,7 @@ LAYOUT = Layout(
     title="Hollywood-2",
     splits=tuple(shots.FOLDERS),
     description=f"{shots.DESCRIPTION}, shots named actioncliptrain00001_1",
-    license="academic use only, says the QUALINET register of databases",
+    license=GAZE_LICENSE,
     citation="Mathe, Sminchisescu: Actions in the Eye, TPAMI 2015; Marszałek, Laptev, Schmid, CVPR 2009",
     recognise=recognise,
     read=read,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hd2s.data.datasets import shots
 from hd2s.data.datasets.base import Found, Layout
+from hd2s.weights.catalog import GAZE_LICENSE
 
 FPS = 10.0
 
@@ -30,7 +31,7 @@ LAYOUT = Layout(
     title="UCF Sports",
     splits=tuple(shots.FOLDERS),
     description=f"{shots.DESCRIPTION}, shots named Diving-Side-001",
-    license="academic use only, says the QUALINET register of databases",
+    license=GAZE_LICENSE,
     citation="Mathe, Sminchisescu: Actions in the Eye, TPAMI 2015; Rodriguez, Ahmed, Shah, CVPR 2008",
     recognise=recognise,
     read=read,
