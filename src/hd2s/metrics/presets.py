@@ -66,9 +66,6 @@ class Preset:
         return "\n".join(f"{key}: {value}" for key, value in lines.items())
 
 
-_BENCH = "bench.py reads each map min-max normalised before SIM divides by the sum"
-_CHALLENGE = ("cc", "sim", "nss", "auc_judd")
-
 PRESETS = {
     preset.name: preset
     for preset in (
@@ -83,27 +80,23 @@ PRESETS = {
             frames="all; the benchmark's own tool scores a subset that is not published",
             source="Wang et al., CVPR 2018, with MIT's code",
         ),
-        Preset(
-            name="aim2024",
-            metrics=_CHALLENGE,
-            size_hw=None,
-            quantise=True,
-            multiplicity=True,
-            sim="minmax",
-            shuffled="",
-            frames="all",
-            source=f"msu-video-group/ECCVW24_Saliency_Prediction: {_BENCH}",
-        ),
-        Preset(
-            name="ntire2026",
-            metrics=_CHALLENGE,
-            size_hw=None,
-            quantise=True,
-            multiplicity=True,
-            sim="minmax",
-            shuffled="",
-            frames="all",
-            source=f"msu-video-group/NTIRE26_Saliency_Prediction: {_BENCH}",
+        *(
+            Preset(
+                name=name,
+                metrics=("cc", "sim", "nss", "auc_judd"),
+                size_hw=None,
+                quantise=True,
+                multiplicity=True,
+                sim="minmax",
+                shuffled="",
+                frames="all",
+                source=f"msu-video-group/{repository}: bench.py reads each map min-max normalised before SIM "
+                "divides by the sum",
+            )
+            for name, repository in (
+                ("aim2024", "ECCVW24_Saliency_Prediction"),
+                ("ntire2026", "NTIRE26_Saliency_Prediction"),
+            )
         ),
         Preset(
             name="mit",
