@@ -169,6 +169,8 @@ def test_full_disk(bright: None, tmp_path: Path) -> None:
         ("--model", "hd2s-light", ["Unknown model 'hd2s-light'", "Did you mean 'hd2s-lite'?", "Known: hd2s"]),
         ("--device", "tpu", ["Unknown device 'tpu'", "Known: auto, cpu, cuda, cuda:N."]),
         ("--device", "cuda:x", ["Unknown device 'cuda:x'"]),
+        ("--precision", "half", ["Unknown precision 'half'", "Known: auto, bfloat16, float32."]),
+        ("--stride", "0", ["Invalid value for '--stride'", "x>=1"]),
         ("--engine", "onnx", ["Unknown engine 'onnx'", "Known: auto, openvino, torch."]),
         ("--colormap", "virids", ["Unknown colormap 'virids'", "Did you mean 'viridis'?", "inferno, jet"]),
         ("--save", "csv,movie", ["Unknown kind of result 'movie'", ", ".join(sorted(SAVE_KINDS))]),

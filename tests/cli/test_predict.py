@@ -48,6 +48,16 @@ def expected_peaks(num_frames: int, width: int) -> list[float]:
 # --- results ----------------------------------------------------------------------------------------
 
 
+def test_maps_in_between_are_interpolated(tmp_path: Path) -> None:
+    clip = make_video(tmp_path / "clip.mp4", num_frames=21)
+    command = ["predict", clip, "--save", "npz", "--engine", "torch", "--precision", "float32"]
+    assert run(*command, "-o", tmp_path, "--stride", 4).status == 0
+    maps = np.load(tmp_path / "clip_saliency.npz")["saliency"].astype(np.float32)
+    assert len(maps) == 21
+    np.testing.assert_allclose(maps[6], (maps[4] + maps[8]) / 2, atol=1e-3)
+    assert np.abs(maps[4] - maps[8]).max() > 0.01
+
+
 def test_every_kind_of_result_with_the_network_that_comes_along(tmp_path: Path) -> None:
     clip = make_video(tmp_path / "clip.mp4", audio=True)
     out = tmp_path / "out"

@@ -22,6 +22,7 @@ from hd2s.cli.common import (
     Output,
     Overwrite,
     Post,
+    Precision,
     Weights,
     complain,
     reports_errors,
@@ -57,6 +58,9 @@ def predict(
     ] = "turbo",
     alpha: Annotated[float, typer.Option(min=0, max=1, help="Opacity of the heat map.")] = 0.6,
     bits: Annotated[int, typer.Option(help="Bits of a grey level in the PNG files of maps: 8 or 16.")] = 8,
+    stride: Annotated[
+        int, typer.Option(min=1, help="Predict every so-manieth frame; interpolate the maps in between.")
+    ] = 1,
     jobs: Annotated[
         int, typer.Option(min=1, help="Number of processes that share the inputs and the cores.")
     ] = 1,
@@ -67,6 +71,7 @@ def predict(
     post: Post = "none",
     engine: EngineName = "auto",
     device: Device = "auto",
+    precision: Precision = "auto",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -80,8 +85,15 @@ def predict(
 
     kinds = check_kinds(word.strip() for word in save.split(",")) + ["conspicuity"] * conspicuity
     style = Style(colormap=colormap, alpha=alpha, map_bits=bits)  # type: ignore[arg-type]  # it checks itself
-    network = {"weights": weights, "domain": domain, "engine": engine, "device": device, "post": post}
-    job = _Job(output, kinds, style, overwrite, debug, {"model": model, **network})
+    network = {
+        "weights": weights,
+        "domain": domain,
+        "engine": engine,
+        "device": device,
+        "precision": precision,
+        "post": post,
+    }
+    job = _Job(output, kinds, style, stride, overwrite, debug, {"model": model, **network})
     entries = _predict_all(job, expand_inputs(inputs), jobs)
     if as_json:
         typer.echo(json.dumps(entries, indent=2))
@@ -128,6 +140,7 @@ class _Job:
     output: Path
     kinds: list[str]
     style: Style
+    stride: int
     overwrite: bool
     debug: bool
     network: dict[str, Any]  # for `open_engine`
@@ -159,6 +172,7 @@ class _Job:
                     save=self.kinds,
                     model=engine,
                     style=self.style,
+                    stride=self.stride,
                     overwrite=self.overwrite,
                     on_frame=lambda info: on_frame(info.num_frames),
                 )

@@ -56,6 +56,7 @@ def predict(
     precision: str = "auto",
     post: str = "none",
     conspicuity: bool = False,
+    stride: int = 1,
     fps: float = 25.0,
 ) -> Iterator[SaliencyFrame]:
     """Predict where people look, frame by frame, in bounded memory.
@@ -71,6 +72,8 @@ def predict(
         precision: "float32", "bfloat16", or "auto": bfloat16 where the processor computes in it natively.
         post: Post-processing: "none", or "paper" as in the published inference.
         conspicuity: Also give the four conspicuity maps.
+        stride: Show the network only every so-manieth frame and interpolate the maps in between; see
+            `Predictor`.
         fps: Frames a second of images and arrays, which do not say it themselves.
 
     Yields:
@@ -96,7 +99,7 @@ def predict(
         model, weights, domain, engine=engine, device=device, precision=precision, post=post
     )
     with open_source(source, fps=fps) as opened:
-        with closing(predict_frames(opened, network, conspicuity=conspicuity)) as pairs:
+        with closing(predict_frames(opened, network, conspicuity=conspicuity, stride=stride)) as pairs:
             for _, result in pairs:
                 yield result
         for problem in opened.problems:
@@ -110,6 +113,7 @@ def render(
     save: Sequence[str] = ("overlay",),
     model: str | HD2S | Engine = "hd2s-lite",
     style: Style | None = None,
+    stride: int = 1,
     overwrite: bool = False,
     on_frame: Callable[[VideoInfo], None] | None = None,
 ) -> RenderReport:
@@ -125,6 +129,7 @@ def render(
             `hd2s.inference.writers`.
         model: Name of the network, the network itself, or an engine that runs one.
         style: How results look; the defaults of `hd2s.Style` if None.
+        stride: See `predict`.
         overwrite: Make results again that are there already.
         on_frame: Called after each frame, for showing progress.
 
@@ -157,7 +162,7 @@ def render(
                 stack.enter_context(open_writer(kind, opened, Path(out), style=style)) for kind in missing
             ]
             pairs = stack.enter_context(
-                closing(predict_frames(opened, network, conspicuity="conspicuity" in results))
+                closing(predict_frames(opened, network, conspicuity="conspicuity" in results, stride=stride))
             )
             try:
                 for frame, result in pairs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -69,8 +69,16 @@ class Predictor:
         model: Name of a network, the network itself, or an engine that runs one.
         engine: See `open_engine`.
         device: See `open_engine`.
+        precision: See `open_engine`.
         conspicuity: Also give the four conspicuity maps.
         live: The future cannot be waited for.
+        stride: Only every so-manieth frame is shown to the network, as if the video had so many times fewer
+            frames a second. Maps in between are interpolated in time; of a live source, and behind the last
+            frame that is shown, the latest map stays. Memory grows with it: 30 such frames are waited for.
+
+    Raises:
+        ValueError: The stride is below 1.
+        HD2SError: See `open_engine`.
 
     Example:
         >>> import numpy as np
@@ -89,13 +97,18 @@ class Predictor:
         *,
         engine: str = "auto",
         device: str = "auto",
+        precision: str = "auto",
         conspicuity: bool = False,
         live: bool = False,
+        stride: int = 1,
     ) -> None:
-        self._engine = open_engine(model, engine=engine, device=device)
+        if stride < 1:
+            raise ValueError(f"The stride must be at least 1, got {stride}.")
+        self._engine = open_engine(model, engine=engine, device=device, precision=precision)
         self._engine.prepare(live=live, conspicuity=conspicuity)
         self._conspicuity = conspicuity
         self._live = live
+        self._stride = stride
         self.spec = self._engine.spec
         self._reset()
 
@@ -105,6 +118,7 @@ class Predictor:
         self._features: list[Any] | None = None  # of the frames that windows to come need
         self._targets: deque[_Target] = deque()  # frames whose maps are to come
         self._opened = False  # the targets without a whole past are done
+        self._latest: _Small | None = None  # of the frames that the network was shown
 
     def push(
         self,
@@ -126,28 +140,55 @@ class Predictor:
         Raises:
             InputShapeError: The image is no (H, W, 3) uint8 array.
         """
-        return (small.enlarged() for small in self._push(image, time_seconds, size_hw))
+        small = resize(image, self.spec.height, self.spec.width)
+        shown = self._pushed % self._stride == 0
+        results = self._push(small if shown else None, time_seconds, size_hw or image.shape[:2])
+        return (result.enlarged() for result in results)
 
     def flush(self) -> Iterator[SaliencyFrame]:
         """Give the maps of the frames that are left and get ready for another video."""
-        return (small.enlarged() for small in self._flush())
+        return (result.enlarged() for result in self._flush())
 
     def _push(
-        self, image: NDArray[np.uint8], time_seconds: float | None, size_hw: tuple[int, int] | None
+        self, image: NDArray[np.uint8] | None, time_seconds: float | None, size_hw: tuple[int, int]
     ) -> list[_Small]:
-        small = resize(image, self.spec.height, self.spec.width)
+        """Take the next frame, of the network's size or, if it is not shown, None."""
         time = self._pushed / _DEFAULT_FPS if time_seconds is None else time_seconds
-        self._targets.append(_Target(self._pushed, time, size_hw or image.shape[:2]))
+        self._targets.append(_Target(self._pushed, time, size_hw))
         self._pushed += 1
-        self._images.append(small)
-        return self._advance(final=False) if self._live or len(self._images) == self._engine.batch else []
+        if image is not None:
+            self._images.append(image)
+            if self._live or len(self._images) == self._engine.batch:
+                return self._completed(self._advance(final=False))
+        return self._held() if self._live else []
 
     def _flush(self) -> list[_Small]:
-        rest = self._advance(final=True)
+        rest = self._completed(self._advance(final=True)) + self._held()
         self._reset()
         return rest
 
-    def _advance(self, *, final: bool) -> list[_Small]:
+    def _completed(self, pairs: Iterable[_Pair]) -> list[_Small]:
+        """Give the maps of frames that were shown and of those before them that were not."""
+        results = []
+        for pair in pairs:
+            skipped = []
+            while self._targets[0].number % self._stride:
+                skipped.append(self._targets.popleft())
+            after = _Small(self._targets.popleft(), *pair)
+            if self._latest is not None:  # the first frame is always shown
+                results += [_between(self._latest, after, target) for target in skipped]
+            results.append(after)
+            self._latest = after
+        return results
+
+    def _held(self) -> list[_Small]:
+        """Give the latest maps to the frames that are left."""
+        if self._latest is None:
+            return []
+        left, self._targets = self._targets, deque()
+        return [self._latest._replace(target=target) for target in left]
+
+    def _advance(self, *, final: bool) -> list[_Pair]:
         """Encode the waiting images and predict what can be predicted."""
         past = self.spec.num_frames - 1
         if self._images:
@@ -166,7 +207,7 @@ class Predictor:
         if count > past:
             runs.append(self._slide(self._features))
             self._features = [level[-past:] for level in self._features]
-        return [_Small(self._targets.popleft(), *pair) for pair in chain.from_iterable(runs)]
+        return list(chain.from_iterable(runs))
 
     def _slide(self, features: list[Any]) -> list[_Pair]:
         """Predict a run of frames: for each its saliency and, if wanted, its conspicuity maps."""
@@ -186,6 +227,21 @@ class Predictor:
         self._features = new
 
 
+def _between(before: _Small, after: _Small, target: _Target) -> _Small:
+    """Interpolate maps in time."""
+    start, end = before.target.time_seconds, after.target.time_seconds
+    weight = np.float32((target.time_seconds - start) / (end - start) if end > start else 1)
+
+    def mix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+        mixed: NDArray[np.float32] = a + weight * (b - a)
+        return mixed
+
+    levels = None
+    if before.conspicuity is not None and after.conspicuity is not None:
+        levels = mix(before.conspicuity, after.conspicuity)
+    return _Small(target, mix(before.saliency, after.saliency), levels)
+
+
 def resized(saliency: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.float32]:
     """Resize a map (H, W) bilinearly, or by area averaging where it gets smaller."""
     smaller = size_hw[0] < saliency.shape[0] and size_hw[1] < saliency.shape[1]
@@ -195,7 +251,7 @@ def resized(saliency: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[
 
 
 def predict_frames(
-    source: FrameSource, model: str | HD2S | Engine, *, conspicuity: bool = False
+    source: FrameSource, model: str | HD2S | Engine, *, conspicuity: bool = False, stride: int = 1
 ) -> Generator[tuple[Frame, SaliencyFrame]]:
     """Predict every frame of an open source; decoding, predicting and the caller's work overlap.
 
@@ -204,12 +260,13 @@ def predict_frames(
 
     """
     network = open_engine(model)
-    predictor = Predictor(network, conspicuity=conspicuity, live=source.info.live)
+    predictor = Predictor(network, conspicuity=conspicuity, live=source.info.live, stride=stride)
 
-    def decode() -> Generator[tuple[Frame, NDArray[np.uint8]]]:
+    def decode() -> Generator[tuple[Frame, NDArray[np.uint8] | None]]:
         # Only one thread at a time may convert a picture, so it is made small before it moves on.
-        for frame in source:
-            yield frame, frame.rgb(predictor.spec.height, predictor.spec.width)
+        for number, frame in enumerate(source):
+            shown = number % stride == 0
+            yield frame, frame.rgb(predictor.spec.height, predictor.spec.width) if shown else None
 
     def predict() -> Generator[tuple[Frame, _Small]]:
         waiting: deque[Frame] = deque()
