@@ -107,6 +107,20 @@ def make_weights(path: Path) -> None:
     io.save(path, model, io.Header(network="hd2s", spec=network.spec, domains=domains))
 
 
+EXPORTED: dict[tuple[str, ...], dict[str, bytes]] = {}  # files, by the arguments of the command
+
+
+def check_export(arguments: list[str], clone: Path) -> None:
+    """Run `hd2s export`; it takes long, so its files are kept for the blocks that use them."""
+    key = tuple(arguments)
+    if key not in EXPORTED:
+        outcome = run(*arguments)
+        assert outcome.status == 0, outcome.stderr
+        EXPORTED[key] = {name: (clone / name).read_bytes() for name in outcome.stdout.splitlines()}
+    for name, data in EXPORTED[key].items():
+        (clone / name).write_bytes(data)
+
+
 def check_hd2s(arguments: list[str], clone: Path) -> None:
     """Run the command; of `hd2s train`, read the recipe. Checkpoints of the paper's network are made up."""
     if arguments[0] == "train":
@@ -115,6 +129,9 @@ def check_hd2s(arguments: list[str], clone: Path) -> None:
             value for option, value in zip(arguments, arguments[1:], strict=False) if option == "--set"
         ]
         recipe.load_recipe(ROOT / arguments[1], changes)
+        return
+    if arguments[0] == "export":
+        check_export(arguments, clone)
         return
     for word in arguments:
         if word.endswith(".pt"):
@@ -154,6 +171,9 @@ def check_python(text: str, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("block", BLOCKS, ids=[f"{block.page.name}:{block.line}" for block in BLOCKS])
 def test_block_works(block: Block, clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if block.kind == "python":
+        for line in block.page.read_text(encoding="utf-8").splitlines():
+            if line.startswith("$ hd2s export"):  # the code uses the file
+                check_console(line, clone)
         check_python(block.text, capsys)
     else:
         assert block.kind in ("console", "bash"), f"Nothing here can check a block of '{block.kind}'."

@@ -15,6 +15,7 @@ from onnxruntime import InferenceSession
 from torch import Tensor, nn
 
 import hd2s
+import networks
 from command import contents
 from hd2s.errors import MissingExtraError, OutputError, UnknownNameError
 from hd2s.inference import export as exporting
@@ -211,6 +212,8 @@ def test_bad_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         export(tmp_path / "net.onnx", "onx")
     with pytest.raises(OutputError, match=r"does not end in \.xml"):
         export(tmp_path / "net.onnx", "openvino")
+    with pytest.raises(OutputError, match="leave out --dynamic"):
+        export(tmp_path / "net.onnx", "onnx", networks.plain("hd2s-lite", True), dynamic=True)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"Cannot write.*Choose another place"):
         export(tmp_path / "file" / "net.onnx", "onnx", tiny())
