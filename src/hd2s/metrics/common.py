@@ -68,18 +68,12 @@ def scatter(*maps: Tensor) -> list[Tensor]:
     total = maps[0].new_zeros(len(pairs), len(maps[0]))
     for pieces in blocks(*maps):
         rest = [piece - mean for piece, mean in zip(pieces, means, strict=True)]
-        total = total + torch.stack([_product(rest[i], rest[j]) for i, j in pairs])
+        total = total + torch.stack([torch.linalg.vecdot(rest[i], rest[j]) for i, j in pairs])
     rounding = [(8 * torch.finfo(mean.dtype).eps * mean[:, 0].detach()) ** 2 for mean in means]
     return [
         products.where(products > maps[0].shape[1] * rounding[i], torch.nan) if i == j else products
         for (i, j), products in zip(pairs, total, strict=True)
     ]
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """(B,) inner products; the norm of a map is some times as fast as its product with itself."""
-    product: Tensor = torch.linalg.vector_norm(a, dim=1).square() if a is b else torch.linalg.vecdot(a, b)
-    return product
 
 
 def weighted_mean(values: Tensor, counts: Tensor) -> Tensor:
