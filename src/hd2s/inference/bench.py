@@ -227,22 +227,22 @@ def _milliseconds(engine: Engine, seconds: float, *, live: bool) -> float:
     while work() < size:  # fills the window, and prepares the engine
         pass
     work()
-    return 1e3 * _median(work, seconds) / size
+    return 1e3 * statistics.median(_rounds(work, seconds)) / size
 
 
-def _median(work: Callable[[], object], seconds: float) -> float:
-    """Seconds that some work takes: the median of repeated rounds."""
+def _rounds(work: Callable[[], object], seconds: float) -> list[float]:
+    """Seconds that some work takes, again and again."""
     times: list[float] = []
     while len(times) < _ROUNDS or sum(times) < seconds:
         started = time.perf_counter()
         work()
         times.append(time.perf_counter() - started)
-    return statistics.median(times)
+    return times
 
 
 @torch.no_grad()
 def _peak(device: str, precision: str, seconds: float) -> float:
-    """10^9 operations a second of a matrix product on all cores."""
+    """10^9 operations a second of a matrix product on all cores, in the fastest round."""
     kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
     matrix = torch.rand(_MATRIX, _MATRIX, device=device).to(kind)
 
@@ -252,7 +252,7 @@ def _peak(device: str, precision: str, seconds: float) -> float:
             torch.cuda.synchronize(device)
 
     work()
-    return 2e-9 * _MATRIX**3 / _median(work, seconds)
+    return 2e-9 * _MATRIX**3 / min(_rounds(work, seconds))
 
 
 def _end_to_end(name: str, engine: Engine, clip: Path, folder: Path) -> EndToEnd:
