@@ -170,7 +170,7 @@ def test_full_disk(bright: None, tmp_path: Path) -> None:
         ("--device", "tpu", ["Unknown device 'tpu'", "Known: auto, cpu, cuda, cuda:N."]),
         ("--device", "cuda:x", ["Unknown device 'cuda:x'"]),
         ("--precision", "half", ["Unknown precision 'half'", "Known: auto, bfloat16, float32."]),
-        ("--stride", "0", ["Invalid value for '--stride'", "x>=1"]),
+        ("--stride", "0", ["--stride", "greater than or equal to 1"]),
         ("--engine", "onnx", ["Unknown engine 'onnx'", "Known: auto, openvino, torch."]),
         ("--colormap", "virids", ["Unknown colormap 'virids'", "Did you mean 'viridis'?", "inferno, jet"]),
         ("--save", "csv,movie", ["Unknown kind of result 'movie'", ", ".join(sorted(SAVE_KINDS))]),

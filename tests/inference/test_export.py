@@ -15,14 +15,13 @@ from onnxruntime import InferenceSession
 from torch import Tensor, nn
 
 import hd2s
-import networks
 from command import contents
 from hd2s.errors import MissingExtraError, OutputError, UnknownNameError
 from hd2s.inference import export as exporting
 from hd2s.inference.export import FORMATS, TOLERANCE, Whole, export
 from hd2s.models import HD2S
 from hd2s.models.decoder import Decoder, Stage, dense_conv
-from hd2s.models.domain import Smoothing
+from hd2s.models.domain import Priors, Smoothing
 from hd2s.types import InputSpec
 
 SPEC = InputSpec(height=64, width=96, num_frames=4, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
@@ -48,10 +47,11 @@ def tiny() -> HD2S:
     model = HD2S(
         Encoder(),
         [nn.Sequential(nn.Conv3d(4, 4, (SPEC.num_frames, 1, 1)), nn.Flatten(1, 2)) for _ in range(4)],
-        [Decoder(4, [Stage(2, scale=1)], dense_conv) for _ in range(4)],
+        [Decoder(4 + Priors.COUNT, [Stage(2, scale=1)], dense_conv) for _ in range(4)],
         SPEC,
         clip_lengths=(SPEC.num_frames,),
         scale=2,
+        priors=[Priors() for _ in range(4)],
         smoothing=Smoothing(),
     )
     with torch.no_grad():
@@ -212,8 +212,6 @@ def test_bad_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         export(tmp_path / "net.onnx", "onx")
     with pytest.raises(OutputError, match=r"does not end in \.xml"):
         export(tmp_path / "net.onnx", "openvino")
-    with pytest.raises(OutputError, match="leave out --dynamic"):
-        export(tmp_path / "net.onnx", "onnx", networks.plain("hd2s-lite", True), dynamic=True)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"Cannot write.*Choose another place"):
         export(tmp_path / "file" / "net.onnx", "onnx", tiny())

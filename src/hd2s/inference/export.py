@@ -115,10 +115,6 @@ def export(
     files = _check_path(path, kind, overwrite)
     _check_packages(format, kind)
     network = load_network(model, weights, domain) if isinstance(model, str) else model
-    if dynamic and network.priors:  # which torch.export draws for a fixed number of clips
-        raise OutputError(
-            "A network of a domain cannot be exported for clips of any number and size: leave out --dynamic."
-        )
     facts = _metadata(network, model if isinstance(model, str) else None, weights, domain)
     whole, (batch, height, width) = (
         Whole(network).eval().requires_grad_(False),

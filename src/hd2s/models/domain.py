@@ -47,13 +47,15 @@ class Priors(nn.Module):
         sides = []
         for axis, size in enumerate((height, width)):
             mean, log_sigma = self.gaussians[:, axis, :, None].unbind(1)  # (16, 1) each
-            at = torch.linspace(0, 1, size, device=mean.device, dtype=mean.dtype)
+            # With linspace or max an export would have a fixed size.
+            end = torch.sym_max(size - 1, 1)  # type: ignore[no-untyped-call]
+            at = torch.arange(size, device=mean.device, dtype=mean.dtype) / end
             sides.append(torch.exp(-0.5 * ((at - mean) / log_sigma.exp()) ** 2))
         return _PEAK * sides[0][:, :, None] * sides[1][:, None, :]
 
     def forward(self, features: Tensor) -> Tensor:
         """Append the maps to features: (B, C, h, w) to (B, C + 16, h, w)."""
-        maps = self.maps(*features.shape[2:]).expand(len(features), -1, -1, -1)
+        maps = self.maps(*features.shape[2:]).expand(features.shape[0], -1, -1, -1)
         return torch.cat((features, maps), dim=1)
 
 
