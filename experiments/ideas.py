@@ -70,6 +70,7 @@ class Variant:
         supervise_levels: See `ClipRecipe`.
         reversal: For adversarial training, whether the heads' gradients reach the network.
         shared: Of `MODULES`, those that the sources of a domain-specific network have in common.
+        smoothing: Whether that of a domain-specific network does anything.
         steps: Steps of the optimiser.
     """
 
@@ -78,6 +79,7 @@ class Variant:
     supervise_levels: bool = True
     reversal: bool = True
     shared: tuple[str, ...] = ()
+    smoothing: bool = True
     steps: int = 160
 
 
@@ -91,6 +93,7 @@ VARIANTS = {
     "own": Variant("domain_specific"),
     **{f"shared-{module}": Variant("domain_specific", shared=(module,)) for module in MODULES},
     "shared": Variant("domain_specific", shared=tuple(MODULES)),
+    "unsmoothed": Variant("domain_specific", smoothing=False),
 }
 CENTRE = "centre"  # not trained
 
@@ -153,6 +156,9 @@ def train(variant: Variant, recipe: ClipRecipe, folder: Path) -> HD2S | DomainHD
         first, *others = model.networks.values()
         for name, network in ((MODULES[m], n) for m in variant.shared for n in others):
             setattr(network, name, getattr(first, name))
+    for name, parameter in model.named_parameters():
+        if name.endswith("smoothing.sigma") and not variant.smoothing:
+            nn.init.constant_(parameter, 0.1)  # pixels: the smoothing does nothing, and gets no gradient
     data = TrainingData(recipe, model.spec)
     step = STEPS[recipe.method](model, recipe, data.num_videos)
     if isinstance(step, AdversarialStep) and not variant.reversal:
@@ -292,7 +298,11 @@ def print_tables(options: argparse.Namespace) -> None:
     print_table(rows, videos | {"source CC": mean_score("CC", *STILLS[:2])} | heads, options)
     means = {m: mean_score(m, *SOURCES) for m in METRICS}
     rows = {"own": "all four own"} | {f"shared-{m}": f"{m} shared" for m in MODULES}
-    rows |= {"shared": "all four shared", "plain": "one plain network"}
+    rows |= {
+        "shared": "all four shared",
+        "unsmoothed": "all four own, no smoothing",
+        "plain": "plain network",
+    }
     print_table(rows, means | {f"{source} CC": mean_score("CC", source) for source in SOURCES}, options)
 
 

@@ -66,12 +66,12 @@ def score_stills(root: Path, engine: Engine, scores: Scores) -> None:
         scores["centre"][still.domain].append(score(centre_prior(height, width), *truth))
 
 
-def score_video(video: gaze.GazeVideo, engine: Engine, scores: Scores) -> None:
+def score_video(video: gaze.GazeVideo, engine: Engine, stride: int, scores: Scores) -> None:
     """Score one validation video."""
     clip = f"{video.domain}/{video.path.stem}"
     with open_source(video.path) as source:
         fps = float(source.info.fps)
-    for frame in hd2s.predict(video.path, model=engine):
+    for frame in hd2s.predict(video.path, model=engine, stride=stride):
         active = video.active(frame.index, fps)
         due = (frame.index - FIRST_FRAME) % max(1, round(fps / 3)) == 0
         if frame.index < FIRST_FRAME or not due or active.sum() < MIN_FIXATIONS:
@@ -107,13 +107,14 @@ def main() -> None:
     )
     parser.add_argument("--root", type=Path, required=True, help="the gaze pack")
     parser.add_argument("--weights", type=Path, help="weight file; the one that comes along by default")
+    parser.add_argument("--stride", type=int, default=1, help="of `hd2s predict`")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     engine = open_engine(hd2s.load("hd2s-lite", options.weights))
     scores: Scores = defaultdict(lambda: defaultdict(list))
     score_stills(options.root, engine, scores)
     for video in track(gaze.videos(options.root, "validation"), "videos", console=BARS):
-        score_video(video, engine, scores)
+        score_video(video, engine, options.stride, scores)
     means = summary(scores)
     if options.json:
         print(json.dumps(means, indent=2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -78,8 +79,15 @@ class Decoder(nn.Module):
         for stage, scale in zip(self.stages[:-1], self.scales[:-1], strict=True):
             features = upsample(stage(features), scale)
         features = self.stages[-1](features)
-        with torch.autocast(features.device.type, enabled=False):  # in half precision a map would show steps
+        with full_precision(features.device):
             return upsample(self.head(features.to(self.head.weight.dtype)), self.scales[-1])
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Compute in float32 also under autocast: in half precision, with its 8 bits, a map would show steps."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def upsample(x: Tensor, scale: int) -> Tensor:

@@ -47,9 +47,8 @@ class Priors(nn.Module):
         sides = []
         for axis, size in enumerate((height, width)):
             mean, log_sigma = self.gaussians[:, axis, :, None].unbind(1)  # (16, 1) each
-            # With linspace or max an export would have a fixed size.
-            end = torch.sym_max(size - 1, 1)  # type: ignore[no-untyped-call]
-            at = torch.arange(size, device=mean.device, dtype=mean.dtype) / end
+            at = torch.arange(size, device=mean.device, dtype=mean.dtype)
+            at = at / at[-1:].clamp(min=1)  # not linspace, with which an export has a fixed size
             sides.append(torch.exp(-0.5 * ((at - mean) / log_sigma.exp()) ** 2))
         return _PEAK * sides[0][:, :, None] * sides[1][:, None, :]
 

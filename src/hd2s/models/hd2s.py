@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hd2s.errors import InputShapeError
-from hd2s.models.decoder import upsample
+from hd2s.models.decoder import full_precision, upsample
 from hd2s.types import InputSpec
 
 LEVELS = (2, 3, 4, 5)
@@ -102,7 +102,7 @@ class HD2S(nn.Module):
             collapsed = [prior(level) for prior, level in zip(self.priors, collapsed, strict=True)]
         levels = [decoder(level) for decoder, level in zip(self.decoders, collapsed, strict=True)]
         log_odds = torch.cat(levels, dim=1)  # (B, 4, H / scale, W / scale)
-        with torch.autocast(log_odds.device.type, enabled=False):  # as in the decoder
+        with full_precision(log_odds.device):
             conspicuity = log_odds.sigmoid()
             fused = self.fusion(log_odds if self.fuse_log_odds else conspicuity)
             saliency = upsample(fused, self.scale).sigmoid()
