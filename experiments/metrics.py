@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--root", type=Path, required=True, help="the gaze pack")
     root = parser.parse_args().root
-    engine = open_engine(hd2s.load("hd2s-lite"))
+    engine = open_engine(hd2s.load("hd2s-lite"), precision="float32")
     stills = gaze.stills(root, "validation")
     maps = [next(iter(hd2s.predict(still.path, model=engine))).saliency for still in stills]
     relative = [still.points / map_.shape[::-1] for still, map_ in zip(stills, maps, strict=True)]

@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--stride", type=int, default=1, help="of `hd2s predict`")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    engine = open_engine(hd2s.load("hd2s-lite", options.weights))
+    engine = open_engine(hd2s.load("hd2s-lite", options.weights), precision="float32")
     scores: Scores = defaultdict(lambda: defaultdict(list))
     score_stills(options.root, engine, scores)
     for video in track(gaze.videos(options.root, "validation"), "videos", console=BARS):

@@ -103,7 +103,13 @@ class Network(Source):
         """
         if self._opened is None:
             self._opened = engines.open_engine(
-                self.model, self.weights, self.domain, engine=self.engine, device=self.device, post=self.post
+                self.model,
+                self.weights,
+                self.domain,
+                engine=self.engine,
+                device=self.device,
+                precision="float32",  # scores are those of the network, whatever the machine can do
+                post=self.post,
             )
             self.needs_threads = self._opened.name != "openvino"
         return self._opened
