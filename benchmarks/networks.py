@@ -1,0 +1,107 @@
+"""Both networks in both engines against the paper's network in plain PyTorch, as ratios.
+
+    python benchmarks/networks.py [--rounds N]
+
+Frames come from memory at each network's size. "Plain" is the whole clip of 16 frames through the network for
+each map, as published code does it. All lines are measured in turns, in one process; each is the median of
+the rounds. Weights are random where none come along: speed does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import hd2s
+from hd2s.inference.engines import BATCH, Engine, open_engine
+from hd2s.models import HD2S, build
+
+MAPS = 2 * BATCH
+
+
+def plain(network: HD2S) -> Callable[[], object]:
+    """One map from a whole clip."""
+    spec = network.spec
+    clip = torch.randn(1, 3, spec.num_frames, spec.height, spec.width)
+
+    @torch.inference_mode()
+    def run() -> object:
+        return network(clip)
+
+    return run
+
+
+def encoding(engine: Engine) -> Callable[[], object]:
+    """Encode `MAPS` frames."""
+    frames = pictures(engine, MAPS)
+    return lambda: engine.encode(frames)
+
+
+def predicting(engine: Engine) -> Callable[[], object]:
+    """Encode `MAPS` frames and predict their maps; the frames before them are encoded already."""
+    frames = pictures(engine, MAPS)
+    before = engine.encode(pictures(engine, engine.spec.num_frames - 1))
+    engine.prepare(live=False, conspicuity=False)
+
+    def run() -> object:
+        new = engine.encode(frames)
+        return engine.slide([engine.concat(pair) for pair in zip(before, new, strict=True)])
+
+    return run
+
+
+def pictures(engine: Engine, count: int) -> np.ndarray:
+    """Noise, (count, H, W, 3)."""
+    shape = (count, engine.spec.height, engine.spec.width, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    paper, lite = build("hd2s").eval(), hd2s.load("hd2s-lite")
+    tasks: dict[str, tuple[Callable[[], object], int]] = {"hd2s, plain PyTorch": (plain(paper), 1)}
+    for name, network in (("hd2s", paper), ("hd2s-lite", lite)):
+        for kind in ("torch", "openvino"):
+            engine = open_engine(network, engine=kind, device="cpu", precision="float32")
+            tasks[f"{name}, {kind}"] = (predicting(engine), MAPS)
+            native = open_engine(network, engine=kind, device="cpu").precision
+            if native != "float32":
+                engine = open_engine(network, engine=kind, device="cpu", precision=native)
+                tasks[f"{name}, {kind}, {native}"] = (predicting(engine), MAPS)
+    bare = open_engine(lite, engine="openvino", precision="float32")
+    tasks["hd2s-lite, openvino, encoder alone"] = (encoding(bare), MAPS)
+    tasks["hd2s-lite, plain PyTorch"] = (plain(lite), 1)
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for run, _ in tasks.values():
+        run()
+    for _ in track(range(rounds), "rounds", console=Console(stderr=True)):
+        for name, (run, maps) in tasks.items():
+            started = time.perf_counter()
+            run()
+            seconds[name].append((time.perf_counter() - started) / maps)
+    table = Table("float32 if not said otherwise", "ms/map", "hd2s, plain PyTorch, is slower by")
+    reference = statistics.median(seconds["hd2s, plain PyTorch"])
+    for name, values in seconds.items():
+        value = statistics.median(values)
+        table.add_row(name, f"{1000 * value:.1f}", f"{reference / value:.1f}")
+    table.title = f"{os.cpu_count()} cores, {platform.machine()}, PyTorch {torch.__version__}"
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
