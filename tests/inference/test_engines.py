@@ -76,9 +76,10 @@ def test_without_openvino_torch_serves_unless_openvino_was_asked_for(model: HD2S
 @pytest.mark.usefixtures("with_cuda")
 @pytest.mark.parametrize(("device", "expected"), [("auto", "cuda"), ("cuda", "cuda"), ("cuda:1", "cuda:1")])
 def test_with_cuda_torch_is_preferred(model: HD2SLite, device: str, expected: str) -> None:
-    engine = open_engine(model, device=device)
+    engine = open_engine(model, device=device, precision="auto")
     assert isinstance(engine, TorchEngine)
     assert (engine.device, engine.precision) == (expected, "bfloat16")
+    assert open_engine(model, device=device).precision == "float32"
 
 
 @needs_openvino
@@ -226,7 +227,7 @@ def test_torch_chooses_bfloat16_only_where_the_processor_has_it(
     model: HD2SLite, monkeypatch: pytest.MonkeyPatch, native: bool, expected: str
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native}, raising=False)
-    assert open_engine(model, engine="torch", device="cpu").precision == expected
+    assert open_engine(model, engine="torch", device="cpu", precision="auto").precision == expected
     for asked in ("float32", "bfloat16"):  # it can compute in it everywhere
         assert open_engine(model, engine="torch", device="cpu", precision=asked).precision == asked
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from command import contents
 from hd2s.errors import MissingExtraError, OutputError, UnknownNameError
 from hd2s.inference import export as exporting
 from hd2s.inference.export import FORMATS, TOLERANCE, Whole, export
+from hd2s.inference.graphs import core
 from hd2s.models import HD2S
 from hd2s.models.decoder import Decoder, Stage, dense_conv
 from hd2s.models.domain import Priors, Smoothing
@@ -71,7 +71,7 @@ def run(path: Path, frames: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
     names = ["saliency", "conspicuity"]
     if path.suffix == ".onnx":
         return InferenceSession(path).run(names, {"frames": frames})  # type: ignore[no-any-return]
-    results = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(frames)
+    results = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(frames)
     return [results[name] for name in names]
 
 

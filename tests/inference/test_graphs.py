@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import subprocess
@@ -156,6 +157,44 @@ def test_another_precision_is_another_graph(tmp_path: Path, builds: list[str]) -
         for _ in range(2):
             Graphs.of(Scaled(), precision=precision).compiled("encode", SHAPES)
     assert len(builds) == 2
+
+
+SIGNAL = """
+import signal, subprocess, sys
+import openvino
+from hd2s.inference.graphs import Graphs
+signal.signal(signal.SIGCHLD, lambda *_: None)
+graphs = [Graphs.stored("hd2s-lite", sys.argv[1]) for _ in range(2)]
+del graphs[0], graphs[0]
+subprocess.run([sys.executable, "-c", ""], check=True)
+"""
+
+
+def test_a_signal_finds_its_stack_when_networks_have_gone(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HD2S_CACHE", str(tmp_path / "cache"))
+    subprocess.run([sys.executable, "-c", SIGNAL, weights], timeout=120, check=True)
+
+
+def test_weights_that_change_later_are_not_those_of_the_graphs(builds: list[str]) -> None:
+    Graphs.of(Scaled()).compiled("encode", SHAPES)
+    model = Scaled()
+    graphs = Graphs.of(model)
+    with torch.no_grad():
+        model.weight.mul_(5)
+    other = [(3, 2, 2, 3)]
+    graphs.compiled("encode", other)
+    white = np.full(other[0], 255, np.uint8)
+    assert Graphs.of(Scaled()).compiled("encode", other)([white])[0].max() == pytest.approx(2)
+    assert builds == ["encode", "encode"]
+
+
+def test_the_code_of_a_layer_counts(builds: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for code in ("one", "one", "another"):
+        monkeypatch.setattr(inspect, "getsource", lambda kind, code=code: code)
+        Graphs.of(Scaled()).compiled("encode", SHAPES)
+    assert builds == ["encode", "encode"]
 
 
 def test_building_leaves_the_network_as_it_is(builds: list[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,6 +103,8 @@ def evaluate(
     output folder, so the same command goes on where it was stopped. A video that cannot be scored is
     reported and left out; the exit status is then 1.
     """
+    from hd2s.inference.engines import count_cores
+
     network: dict[str, Any] = {
         "model": model,
         "weights": weights,
@@ -112,7 +113,7 @@ def evaluate(
         "device": device,
         "post": post,
     }
-    jobs = jobs or min(os.cpu_count() or 1, _MAX_JOBS)
+    jobs = jobs or min(count_cores(), _MAX_JOBS)
     split = split or ("validation" if submit is None else "test")
     shared: dict[str, Any] = {
         "split": split,

@@ -59,7 +59,10 @@ def predict(
     alpha: Annotated[float, typer.Option(min=0, max=1, help="Opacity of the heat map.")] = 0.6,
     bits: Annotated[int, typer.Option(help="Bits of a grey level in the PNG files of maps: 8 or 16.")] = 8,
     stride: Annotated[
-        int, typer.Option(min=1, help="Predict every so-manieth frame; interpolate the maps in between.")
+        int,
+        typer.Option(
+            min=1, help="Predict every so-manieth frame and interpolate in between; memory grows with it."
+        ),
     ] = 1,
     jobs: Annotated[
         int, typer.Option(min=1, help="Number of processes that share the inputs and the cores.")
@@ -71,7 +74,7 @@ def predict(
     post: Post = "none",
     engine: EngineName = "auto",
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: Precision = "float32",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:

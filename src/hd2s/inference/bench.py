@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import os
 import platform
 import statistics
 import tempfile
@@ -21,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
+from hd2s.data.video import open_source
 from hd2s.errors import UnknownNameError
-from hd2s.inference.engines import BATCH, ENGINES, Engine, open_engine
+from hd2s.inference.engines import BATCH, ENGINES, Engine, count_cores, open_engine
 from hd2s.inference.pipeline import render
 from hd2s.inference.predictor import Predictor
 from hd2s.models import BUILDERS, HD2S, build, load
@@ -133,6 +133,8 @@ def bench(
         for name in names:
             if name not in known:
                 raise UnknownNameError.among(kind, name, known)
+    if video:
+        open_source(video).close()  # before minutes are spent
     peaks: dict[str, float] = {}
     speeds: list[Speed] = []
     overlays: list[EndToEnd] = []
@@ -152,7 +154,7 @@ def bench(
             on_step(f"{name}, overlay of a video")
             fastest = min(measured, key=lambda pair: pair[0])[1]
             overlays.append(_end_to_end(name, fastest, clip, Path(folder)))
-    return Report(machine=_machine(), peak_gflops=peaks, speeds=speeds, end_to_end=overlays)
+    return Report(machine=_machine(device), peak_gflops=peaks, speeds=speeds, end_to_end=overlays)
 
 
 def _speed(name: str, engine: Engine, work: tuple[float, float], peak: float, seconds: float) -> Speed:
@@ -283,27 +285,23 @@ def _make_clip(path: Path) -> Path:
     return path
 
 
-def _machine() -> dict[str, Any]:
+def _machine(device: str) -> dict[str, Any]:
     """What the figures depend on."""
     sets: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.6
     versions = {"python": platform.python_version()}
     for package in ("hd2s", "torch", "openvino"):
         if importlib.util.find_spec(package) is not None:
             versions[package] = metadata.version(package)
+    gpu = device if device.startswith("cuda:") else None
     return {
         "cpu": _cpu_name(),
-        "cores": _count_cores(),
+        "cores": count_cores(),
         "torch_threads": torch.get_num_threads(),
         "instruction_sets": sorted(name for name, there in sets.items() if there is True),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name(gpu) if torch.cuda.is_available() else None,
         "system": platform.platform(),
         "versions": versions,
     }
-
-
-def _count_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_name() -> str:

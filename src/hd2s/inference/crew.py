@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
-from hd2s.inference.engines import Engine
+from hd2s.inference.engines import Engine, count_cores
 
 Entry = dict[str, Any]  # what became of an input
 
@@ -228,7 +228,7 @@ def _work(pipe: Connection, job: Job, size: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     signal.signal(signal.SIGTERM, _interrupt)
     # PyTorch's threads wait in busy loops, so they must not be more than there are cores; OpenVINO's may.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // size)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // size)))
     line, engine = _Line(pipe), None
     logging.getLogger("hd2s").setLevel(logging.INFO)
     logging.getLogger("hd2s").addHandler(line)

@@ -9,6 +9,7 @@ PyTorch is imported only where it is used: with OpenVINO's graphs in the cache i
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -72,7 +73,7 @@ def open_engine(
     *,
     engine: str = "auto",
     device: str = "auto",
-    precision: str = "auto",
+    precision: str = "float32",
     post: str = "none",
 ) -> Engine:
     """Make an engine for a network.
@@ -106,7 +107,7 @@ def open_engine(
     engine, device = _choose(engine, device)
     truncate = post == "paper" and domain is not None  # else the same network would have two sets of graphs
     if not isinstance(model, str):
-        model = _in_memory(model, weights, domain, truncate=truncate)
+        model = in_memory(model, weights, domain, truncate=truncate)
     if engine == "openvino":
         opened = _open_openvino(model, weights, domain, precision, truncate=truncate)
     else:
@@ -119,10 +120,19 @@ def open_engine(
     return PaperEngine(opened, smoothed=smoothed)
 
 
-def _in_memory(
-    model: HD2S | DomainHD2S, weights: str | Path | None, domain: str | None, *, truncate: bool
+def in_memory(
+    model: HD2S | DomainHD2S,
+    weights: str | Path | None = None,
+    domain: str | None = None,
+    *,
+    truncate: bool = False,
 ) -> HD2S:
-    """Turn a network in memory, which may tell sources apart, into one that an engine can run."""
+    """Turn a network in memory, which may tell sources apart, into one that an engine can run.
+
+    Raises:
+        WeightsError: Weights were given for it.
+        UnknownNameError: It lacks the domain, or none was given.
+    """
     from hd2s.models import DomainHD2S
 
     if weights is not None:
@@ -206,6 +216,11 @@ def _resolve_device(device: str, *, wants_cpu: bool) -> str:
             f"The CUDA device '{device}' is not there: {have}. Use --device cpu or auto."
         )
     return device
+
+
+def count_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _count_cuda_devices() -> int:

@@ -5,6 +5,7 @@ A file is compared with PyTorch in its own runtime before it gets its name.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import logging
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 import hd2s
 from hd2s.errors import MissingExtraError, OutputError, UnknownNameError
+from hd2s.inference.engines import in_memory
 from hd2s.inference.torch_engine import load_network
 from hd2s.models import HD2S
 from hd2s.models.hd2s import STRIDE
@@ -114,7 +116,10 @@ def export(
     kind, path = FORMATS[format], Path(path)
     files = _check_path(path, kind, overwrite)
     _check_packages(format, kind)
-    network = load_network(model, weights, domain) if isinstance(model, str) else model
+    if isinstance(model, str):
+        network = load_network(model, weights, domain)
+    else:
+        network = copy.deepcopy(in_memory(model, weights, domain))
     facts = _metadata(network, model if isinstance(model, str) else None, weights, domain)
     whole, (batch, height, width) = (
         Whole(network).eval().requires_grad_(False),
@@ -134,7 +139,8 @@ def export(
             kind.write(program, shapes, facts, folder / path.name)
         _logger.info("comparing with PyTorch")
         _compare(path, whole, kind.run(folder / path.name), _trials(length, (batch, height, width), dynamic))
-        path.unlink(missing_ok=True)  # else it would stand beside a part of another export for a moment
+        if len(files) > 1:
+            path.unlink(missing_ok=True)  # else it would stand beside a part of another export for a moment
         for file in reversed(files):
             os.replace(folder / file.name, file)
     return files
@@ -239,13 +245,16 @@ def _write_openvino(program: Any, shapes: Sequence[_Shape], facts: dict[str, str
     graph.reshape([side if isinstance(side, int) else -1 for side in shapes[0]])
     for key, value in facts.items():
         graph.set_rt_info(value, ["hd2s", key])
-    openvino.save_model(graph, path, compress_to_fp16=False)
+    try:
+        openvino.save_model(graph, path, compress_to_fp16=False)
+    except RuntimeError as error:  # a full disk, say
+        raise OSError(str(error)) from error
 
 
 def _run_openvino(path: Path) -> _Run:
-    import openvino
+    from hd2s.inference.graphs import core
 
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda frames: [compiled({_INPUT: frames})[name] for name in _OUTPUTS]
 
 

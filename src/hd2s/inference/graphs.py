@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import inspect
 import io
 import json
 import logging
@@ -39,7 +40,7 @@ _SOURCES = ("models/*.py", "weights/*.py", "inference/conversion.py", "inference
 class Graphs:
     """The compiled graphs of one network, each read from the cache, or built if it is not there.
 
-    A cached graph that is damaged, or of other weights, code, versions or instruction set, is built again. A
+    A cached graph that is damaged, or of other weights, code, versions or processor, is built again. A
     cache folder that cannot be written is no error: the graph is then built each time.
 
     Args:
@@ -55,8 +56,7 @@ class Graphs:
     def __init__(self, facts: Iterable[bytes], model: Callable[[], HD2S], precision: str) -> None:
         # A trace takes only what needs no gradients for a constant.
         self._model = functools.cache(lambda: model().cpu().eval().requires_grad_(False))
-        self._core = openvino.Core()
-        self._folder = cache_folder() / "openvino" / _key((*facts, _isa(self._core)))
+        self._folder = cache_folder() / "openvino" / _key((*facts, _processor()))
         self._settings = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "THROUGHPUT"}
         self.precision = precision
         self.spec = _read_spec(self._folder / _SPEC_FILE) or self._model().spec
@@ -64,7 +64,8 @@ class Graphs:
     @classmethod
     def of(cls, model: HD2S, *, precision: str = "float32") -> Graphs:
         """The graphs of a network in memory."""
-        return cls(_facts(model), lambda: copy.deepcopy(model), precision)
+        copied = copy.deepcopy(model)  # it may change until a graph is built
+        return cls(_facts(copied), lambda: copied, precision)
 
     @classmethod
     def stored(
@@ -105,7 +106,7 @@ class Graphs:
             data = path.read_bytes()
             if data[:_DIGEST_BYTES] != hashlib.sha256(data[_DIGEST_BYTES:]).digest():
                 return None
-            return self._core.import_model(data[_DIGEST_BYTES:], "CPU", self._settings)
+            return core().import_model(data[_DIGEST_BYTES:], "CPU", self._settings)
         except (OSError, RuntimeError):
             return None
 
@@ -113,7 +114,7 @@ class Graphs:
         from hd2s.inference.conversion import convert
 
         _logger.info("preparing OpenVINO (%s); this takes some seconds the first time", part)
-        compiled = self._core.compile_model(convert(self._model(), part, shapes), "CPU", self._settings)
+        compiled = core().compile_model(convert(self._model(), part, shapes), "CPU", self._settings)
         with suppress(OSError, RuntimeError):  # without a cache
             stream = io.BytesIO()
             compiled.export_model(stream)
@@ -126,13 +127,24 @@ class Graphs:
         return compiled
 
 
+@functools.cache
+def core() -> Any:
+    """OpenVINO, once and for all.
+
+    A `Core` gives the thread that first uses it a stack for signals, and frees that when it goes. If two go in
+    the order in which they came, the thread is left with the first one's, which is freed: the next signal, such
+    as that of a child process that ends, kills the process.
+    """
+    return openvino.Core()
+
+
 def choose_precision(precision: str) -> str:
     """Turn "auto" into what suits the CPU.
 
     Raises:
         DeviceUnavailableError: "bfloat16" was asked for, and the CPU does not compute in it.
     """
-    native = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    native = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision == "bfloat16" and not native:
         raise DeviceUnavailableError(
             "This CPU does not compute in bfloat16, so OpenVINO would not either: use --precision float32 or "
@@ -157,10 +169,20 @@ def _facts(model: HD2S) -> Iterator[bytes]:
     """Tell a network in memory from all others: its layers, their settings and their weights."""
     yield repr(model.spec).encode()
     for name, module in model.named_modules():
-        yield repr((name, type(module).__qualname__, _settings(module))).encode()
-    for name, value in model.state_dict().items():
+        yield repr((name, type(module).__qualname__, _settings(module), _code(type(module)))).encode()
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
         yield name.encode()
         yield value.detach().cpu().contiguous().numpy().tobytes()
+
+
+def _code(kind: type) -> str:
+    """The code of a layer that is neither ours nor PyTorch's; if it is nowhere, nothing equals it."""
+    if kind.__module__.partition(".")[0] in ("hd2s", "torch"):
+        return ""
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        return os.urandom(16).hex()
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:
@@ -168,9 +190,9 @@ def _settings(module: nn.Module) -> dict[str, Any]:
     return {key: value for key, value in vars(module).items() if isinstance(value, plain)}
 
 
-def _isa(core: Any) -> bytes:
-    """What a compiled graph may depend on: the processor's instructions."""
-    return repr((core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), platform.machine())).encode()
+def _processor() -> bytes:
+    """What a compiled graph may depend on; OpenVINO itself refuses one for other instructions."""
+    return repr((core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"), platform.machine())).encode()
 
 
 def _write(path: Path, data: bytes) -> None:

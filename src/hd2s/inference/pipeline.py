@@ -53,7 +53,7 @@ def predict(
     domain: str | None = None,
     engine: str = "auto",
     device: str = "auto",
-    precision: str = "auto",
+    precision: str = "float32",
     post: str = "none",
     conspicuity: bool = False,
     stride: int = 1,

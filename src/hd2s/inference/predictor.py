@@ -97,7 +97,7 @@ class Predictor:
         *,
         engine: str = "auto",
         device: str = "auto",
-        precision: str = "auto",
+        precision: str = "float32",
         conspicuity: bool = False,
         live: bool = False,
         stride: int = 1,
