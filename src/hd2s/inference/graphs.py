@@ -131,9 +131,9 @@ class Graphs:
 def core() -> Any:
     """OpenVINO, once and for all.
 
-    A `Core` gives the thread that first uses it a stack for signals, and frees that when it goes. If two go in
-    the order in which they came, the thread is left with the first one's, which is freed: the next signal, such
-    as that of a child process that ends, kills the process.
+    A `Core` gives the thread that first uses it a stack for signals, and frees that when it goes. If two go
+    in the order in which they came, the thread is left with the first one's, which is freed: the next signal,
+    such as that of a child process that ends, kills the process.
     """
     return openvino.Core()
 
