@@ -1,6 +1,6 @@
 """Whether data loading keeps the network busy while it is trained, as tables.
 
-    python benchmarks/train.py [DATA] [--model hd2s-lite] [--batch 8] [--batches 4]
+    python benchmarks/train.py DATA [--model hd2s-lite] [--batch 8] [--batches 4]
 
 Clips of the videos of a data set go through a forward and a backward pass of the five KL divergences, on the
 CPU. Of hd2s-lite, gradients reach the encoder through the last frame alone, as in training: the shortest step
@@ -149,8 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    pack = Path(__file__).parents[1] / "../shared/data/gaze"
-    parser.add_argument("data", type=Path, nargs="?", default=pack)
+    parser.add_argument("data", type=Path, help="a data set with labelled videos")
     parser.add_argument("--model", choices=("hd2s-lite", "hd2s"), help="one of the networks alone")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--batches", type=int, default=4, help="measured in each run")

@@ -1,6 +1,6 @@
 """Does each idea of the paper help? Short trainings of hd2s-lite on the gaze pack, with and without it.
 
-    python experiments/ideas.py --gaze ../shared/data/gaze --clips ../shared/data/clips --output runs/ideas
+    python experiments/ideas.py --gaze path/to/gaze --clips path/to/videos --output runs/ideas
     python experiments/ideas.py --output runs/ideas --table
 
 Each run (a variant and a seed) leaves its scores in a JSON file in the output folder; the same command again

@@ -1,6 +1,6 @@
 """What the conventions of benchmarks change, measured on validation images of the gaze pack with hd2s-lite.
 
-python experiments/metrics.py --root ../shared/data/gaze
+python experiments/metrics.py --root path/to/gaze
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Score weights on the validation part of the gaze pack, beside the centre prior and the viewers themselves.
 
-    python experiments/quality.py --root ../shared/data/gaze [--weights runs/lite/weights.safetensors]
+    python experiments/quality.py --root path/to/gaze [--weights runs/lite/weights.safetensors]
 
 Videos are predicted whole, as `hd2s predict` does, and scored every third of a second from frame 15 on, where
 at least five fixations are active: mean over frames, then clips. Maps are compared at the size of the stored

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
 import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -138,7 +140,7 @@ def bench(
     peaks: dict[str, float] = {}
     speeds: list[Speed] = []
     overlays: list[EndToEnd] = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _own_cache(folder):
         clip = Path(video) if video else _make_clip(Path(folder) / "synthetic_720p.mp4")
         for name in models or sorted(BUILDERS):
             network, measured = _network(name), []
@@ -175,13 +177,22 @@ def _speed(name: str, engine: Engine, work: tuple[float, float], peak: float, se
     )
 
 
+@contextmanager
+def _own_cache(folder: str) -> Iterator[None]:
+    """Keep compiled graphs, also of random weights, in a folder that goes."""
+    before = os.environ.get("HD2S_CACHE")
+    os.environ["HD2S_CACHE"] = folder
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HD2S_CACHE"]
+        else:
+            os.environ["HD2S_CACHE"] = before
+
+
 def _network(name: str) -> HD2S:
-    if WEIGHTS[name].path is not None:
-        model = load(name)
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the same weights each time: engines keep what they compile for them
-            model = build(name).eval()
+    model = load(name) if WEIGHTS[name].path is not None else build(name).eval()
     assert isinstance(model, HD2S)
     return model
 

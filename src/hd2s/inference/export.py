@@ -149,7 +149,9 @@ def export(
 def _check_path(path: Path, kind: _Format, overwrite: bool) -> list[Path]:
     """Return the files to write."""
     if path.suffix != kind.suffixes[0]:
-        raise OutputError(f"'{path}' does not end in {kind.suffixes[0]}, as it has to for this format.")
+        raise OutputError(
+            f"'{path}' does not end in {kind.suffixes[0]}. Name it so, or choose another --format."
+        )
     files = [path.with_suffix(suffix) for suffix in kind.suffixes]
     for file in files:
         if file.is_dir() or (file.exists() and not overwrite):

@@ -257,7 +257,6 @@ def predict_frames(
 
     Yields:
         Each frame and its maps, in order, in bounded memory.
-
     """
     network = open_engine(model)
     predictor = Predictor(network, conspicuity=conspicuity, live=source.info.live, stride=stride)
