@@ -11,7 +11,7 @@ demo: .venv/installed
 	@echo "The results are in $(CURDIR)/out:" && ls -l out
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check

@@ -186,9 +186,9 @@ def test_what_was_prepared_is_not_built_again(
     wanted: list[str] = []
     compiled = Graphs.compiled
 
-    def noted(self: Graphs, part: str, shapes: list[tuple[int, ...]]) -> object:
+    def noted(self: Graphs, part: str, shapes: list[tuple[int, ...]], *, live: bool) -> object:
         wanted.append(part)
-        return compiled(self, part, shapes)
+        return compiled(self, part, shapes, live=live)
 
     monkeypatch.setattr(Graphs, "compiled", noted)
     engine = open_engine(model, engine="openvino")
@@ -204,7 +204,7 @@ def test_what_cannot_be_prepared_is_an_error_where_it_is_needed(
 ) -> None:
     from hd2s.inference.graphs import Graphs
 
-    def broken(*arguments: object) -> None:
+    def broken(*arguments: object, live: bool) -> None:
         raise RuntimeError("no graph")
 
     monkeypatch.setattr(Graphs, "compiled", broken)

@@ -57,7 +57,6 @@ class Graphs:
         # A trace takes only what needs no gradients for a constant.
         self._model = functools.cache(lambda: model().cpu().eval().requires_grad_(False))
         self._folder = cache_folder() / "openvino" / _key((*facts, _processor()))
-        self._settings = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "THROUGHPUT"}
         self.precision = precision
         self.spec = _read_spec(self._folder / _SPEC_FILE) or self._model().spec
 
@@ -95,26 +94,34 @@ class Graphs:
             return cls.of(load(), precision=precision)
         return cls((name.encode(), repr((domain, truncate)).encode(), path.read_bytes()), load, precision)
 
-    def compiled(self, part: str, shapes: Sequence[Sequence[int]]) -> Any:
-        """Return a part of the network (see `conversion`), compiled for inputs of some shapes."""
-        path = self._folder / f"{part}, {shapes[0][0]}, {self.precision}"
-        return self._read(path) or self._build(part, shapes, path)
+    def compiled(self, part: str, shapes: Sequence[Sequence[int]], *, live: bool = False) -> Any:
+        """Return a part of the network (see `conversion`), compiled for inputs of some shapes.
 
-    def _read(self, path: Path) -> Any:
+        Args:
+            part: Which one.
+            shapes: Of its inputs.
+            live: All cores work on one request, rather than each core on one of its own.
+        """
+        hint = "LATENCY" if live else "THROUGHPUT"
+        settings = {"INFERENCE_PRECISION_HINT": _HINTS[self.precision], "PERFORMANCE_HINT": hint}
+        path = self._folder / f"{part}, {shapes[0][0]}, {self.precision}{', live' if live else ''}"
+        return self._read(path, settings) or self._build(part, shapes, path, settings)
+
+    def _read(self, path: Path, settings: dict[str, str]) -> Any:
         """Read a compiled graph; None if it is not there, not whole, or OpenVINO does not want it."""
         try:
             data = path.read_bytes()
             if data[:_DIGEST_BYTES] != hashlib.sha256(data[_DIGEST_BYTES:]).digest():
                 return None
-            return core().import_model(data[_DIGEST_BYTES:], "CPU", self._settings)
+            return core().import_model(data[_DIGEST_BYTES:], "CPU", settings)
         except (OSError, RuntimeError):
             return None
 
-    def _build(self, part: str, shapes: Sequence[Sequence[int]], path: Path) -> Any:
+    def _build(self, part: str, shapes: Sequence[Sequence[int]], path: Path, settings: dict[str, str]) -> Any:
         from hd2s.inference.conversion import convert
 
         _logger.info("preparing OpenVINO (%s); this takes some seconds the first time", part)
-        compiled = core().compile_model(convert(self._model(), part, shapes), "CPU", self._settings)
+        compiled = core().compile_model(convert(self._model(), part, shapes), "CPU", settings)
         with suppress(OSError, RuntimeError):  # without a cache
             stream = io.BytesIO()
             compiled.export_model(stream)

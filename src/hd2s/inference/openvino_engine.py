@@ -22,6 +22,7 @@ class OpenVINOEngine(Engine):
 
     Work is cut into pieces that run at the same time on different cores, rather than each on all cores: that
     costs less, as cores need not wait for each other, and what passes between layers stays in their caches.
+    Live frames come one by one, and all cores work on each.
     """
 
     name = "openvino"
@@ -31,18 +32,18 @@ class OpenVINOEngine(Engine):
         super().__init__(graphs.spec)
         self._graphs = graphs
         self.precision = graphs.precision
-        self._piece = _PIECE
-        self._queues: dict[tuple[str, int], Any] = {}
+        self._live = False
+        self._queues: dict[tuple[str, int, bool], Any] = {}
         self._building = threading.Lock()
 
     def prepare(self, *, live: bool, conspicuity: bool) -> None:
         """See `Engine.prepare`."""
-        self._piece = 1 if live else _PIECE
+        self._live = live
 
         def work() -> None:
             with suppress(Exception):  # it will be met again where the graph is needed
                 encoder = self._queue("encode", [(1, self.spec.height, self.spec.width, 3)])
-                count = self.spec.num_frames - 1 + self._piece
+                count = self.spec.num_frames - 1 + self._piece()
                 shapes = [(count, *output.shape[1:]) for output in encoder[0].model_outputs]
                 self._queue(_slide_part(conspicuity), shapes)
 
@@ -59,8 +60,12 @@ class OpenVINOEngine(Engine):
     def slide(self, features: Sequence[NDArray[np.float32]], *, conspicuity: bool = False) -> Maps:
         """See `Engine.slide`."""
         past = self.spec.num_frames - 1
-        pieces = list(_pieces(features, past, self._piece))
+        pieces = list(_pieces(features, past, self._piece()))
         return Maps(*self._run(_slide_part(conspicuity), pieces, len(features[0]) - past))
+
+    def _piece(self) -> int:
+        """How many maps are predicted by one request."""
+        return 1 if self._live else _PIECE
 
     def _run(self, part: str, pieces: list[list[NDArray[Any]]], total: int) -> list[NDArray[np.float32]]:
         """Run a part of the network on pieces of its input; join the first `total` results of each output."""
@@ -76,7 +81,7 @@ class OpenVINOEngine(Engine):
 
     def _queue(self, part: str, shapes: list[tuple[int, ...]]) -> Any:
         """Return the queue of requests for inputs of some shapes."""
-        key = part, shapes[0][0]
+        key = part, shapes[0][0], self._live
         if key not in self._queues:
             with self._building:
                 if key not in self._queues:
@@ -84,7 +89,7 @@ class OpenVINOEngine(Engine):
         return self._queues[key]
 
     def _build(self, part: str, shapes: list[tuple[int, ...]]) -> Any:
-        queue = openvino.AsyncInferQueue(self._graphs.compiled(part, shapes))
+        queue = openvino.AsyncInferQueue(self._graphs.compiled(part, shapes, live=self._live))
         queue.set_callback(_keep)
         return queue
 
