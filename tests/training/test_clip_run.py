@@ -117,6 +117,17 @@ def test_a_supervised_run_leaves_weights_curves_and_pictures(data: dict[str, Pat
     assert cv2.imread(str(drawn)) is not None
 
 
+def test_half_precision_trains_alike(data: dict[str, Path], tmp_path: Path) -> None:
+    recipe = written(tmp_path, data)
+    plain, other = (
+        run.train(load_recipe(recipe, changes), tmp_path / name)
+        for name, changes in (("plain", []), ("other", ['optim.precision="bf16-mixed"']))
+    )
+    assert load_file(plain).keys() == load_file(other).keys()
+    losses = [list(read_curves(weights.parent)["train/gaze/output"].values()) for weights in (plain, other)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+
+
 def test_a_domain_specific_run_makes_weights_for_each_source(data: dict[str, Path], tmp_path: Path) -> None:
     tables = SECOND.format(**data)
     recipe = load_recipe(written(tmp_path, data, tables=tables, method='"domain_specific"'))
