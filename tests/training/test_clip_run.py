@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -57,14 +56,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (folder / "targets").mkdir()
     make_video(folder / "targets" / "wild.mp4", num_frames=18, height=64, width=96)
     return {"root": make_gaze_pack(folder / "gaze", images=2), "targets": folder / "targets"}
-
-
-@pytest.fixture(autouse=True)
-def _keeps_the_allocator_and_the_signal_handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(run, "_keep_freed_memory", lambda: None)  # it would last beyond the test
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
 
 
 def written(folder: Path, data: dict[str, Path], *, tables: str = "", **replaced: str) -> Path:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,14 +32,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train at an eighth of the size."""
     monkeypatch.setattr(run, "HD2SLite", lambda: HD2SLite(SMALL_SPEC))
-
-
-@pytest.fixture(autouse=True)
-def _keeps_the_allocator_and_the_signal_handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(run, "_keep_freed_memory", lambda: None)  # it would last beyond the test
-    handler = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, handler)
 
 
 def tiny(root: Path, *changes: str) -> Recipe:

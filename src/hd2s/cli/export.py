@@ -9,8 +9,6 @@ import typer
 
 from hd2s.cli.common import Debug, Domain, Model, Overwrite, Weights, reports_errors
 
-_SUFFIXES = {"openvino": ".xml"}
-
 
 @reports_errors
 def export(
@@ -43,7 +41,8 @@ def export(
     from hd2s.cli.progress import log_above
     from hd2s.inference import export as exporter
 
-    path = output or Path(model + _SUFFIXES.get(format, ".onnx"))
+    known = exporter.FORMATS.get(format)  # an unknown one is refused below
+    path = output or Path(model + (known.suffixes[0] if known else ""))
     with log_above(Console(stderr=True)):
         files = exporter.export(path, format, model, weights, domain, dynamic=dynamic, overwrite=overwrite)
     for file in files:

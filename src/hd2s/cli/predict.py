@@ -89,6 +89,7 @@ def predict(
     kinds = check_kinds(word.strip() for word in save.split(",")) + ["conspicuity"] * conspicuity
     style = Style(colormap=colormap, alpha=alpha, map_bits=bits)  # type: ignore[arg-type]  # it checks itself
     network = {
+        "model": model,
         "weights": weights,
         "domain": domain,
         "engine": engine,
@@ -96,7 +97,7 @@ def predict(
         "precision": precision,
         "post": post,
     }
-    job = _Job(output, kinds, style, stride, overwrite, debug, {"model": model, **network})
+    job = _Job(output, kinds, style, stride, overwrite, debug, network)
     entries = _predict_all(job, expand_inputs(inputs), jobs)
     if as_json:
         typer.echo(json.dumps(entries, indent=2))
