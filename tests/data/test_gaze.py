@@ -39,6 +39,35 @@ def test_videos_are_split_by_name(root: Path) -> None:
     assert names(gaze.videos(root, "all")) == ["hevc/Kimono", "hevc/Tennis"]
 
 
+def test_the_videos_to_hold_out_can_be_named(root: Path) -> None:
+    held_out = frozenset(("Kimono", "Traffic"))
+    assert names(gaze.videos(root, "train", held_out)) == ["hevc/Tennis"]
+    assert names(gaze.videos(root, "validation", held_out)) == ["hevc/Kimono"]
+    assert names(gaze.videos(root, "all", held_out)) == ["hevc/Kimono", "hevc/Tennis"]
+    assert gaze.videos(root, "validation", gaze.FOLDS[0]) == []
+
+
+def test_each_video_is_in_one_fold() -> None:
+    every = [name for fold in gaze.FOLDS for name in fold]
+    assert len(gaze.FOLDS) == 5
+    assert len(every) == len(set(every)) == 22
+    assert set(every) > gaze.VALIDATION_VIDEOS
+
+
+@pytest.mark.parametrize(
+    "related",
+    [
+        "RaceHorsesC RaceHorsesD",
+        "Vidyo1 Vidyo3 Vidyo4 FourPeople Johnny KristenAndSara",
+        "Couple Female Lee Male Simo Yan",
+    ],
+)
+def test_related_videos_are_on_one_side(related: str) -> None:
+    group = set(related.split())
+    assert [group & held_out for held_out in (*gaze.FOLDS, gaze.VALIDATION_VIDEOS)].count(set()) >= 4
+    assert all(group & held_out in (set(), group) for held_out in (*gaze.FOLDS, gaze.VALIDATION_VIDEOS))
+
+
 def test_fixations_are_those_of_the_image(root: Path) -> None:
     (root / "osie" / "fixations.csv").write_text(
         "image,viewer,x,y,duration_ms\n"

@@ -29,9 +29,17 @@ from hd2s.errors import DatasetFormatError, DatasetNotFoundError
 
 STILL_FOLDERS = ("osie", "crowd", "scene")
 VIDEO_FOLDER = "hevc"
-# Related videos (same scene or speaker series) are on one side of the split.
+# Related videos (same scene or speaker series) are on one side of the split, and in one fold.
 VALIDATION_VIDEOS = frozenset(
     ("Tennis", "BQTerrace", "RaceHorsesC", "RaceHorsesD", "Couple", "Female", "Lee", "Male", "Simo", "Yan")
+)
+# Of a cross-validation over all videos: each fold is held out once. Images are not rotated.
+FOLDS: tuple[frozenset[str], ...] = (
+    frozenset(("Couple", "Female", "Lee", "Male", "Simo", "Yan")),
+    frozenset(("Vidyo1", "Vidyo3", "Vidyo4", "FourPeople", "Johnny", "KristenAndSara")),
+    frozenset(("RaceHorsesC", "RaceHorsesD", "Tennis", "BQTerrace")),
+    frozenset(("BQSquare", "Cactus", "SlideEditing")),
+    frozenset(("PeopleOnStreet", "Traffic", "SlideShow")),
 )
 Split = Literal["train", "validation", "all"]
 
@@ -87,8 +95,13 @@ def _still(domain: str, path: Path, rows: list[list[str]]) -> Still:
     return Still(domain, path, values[:, :2], values[:, 2].astype(np.int64) if len(rows[0]) > 2 else None)
 
 
-def videos(root: Path, split: Split) -> list[GazeVideo]:
-    """List the videos of a split (`VALIDATION_VIDEOS` or the others), sorted by name.
+def videos(root: Path, split: Split, held_out: frozenset[str] = VALIDATION_VIDEOS) -> list[GazeVideo]:
+    """List the videos of a split, sorted by name.
+
+    Args:
+        root: The gaze pack.
+        split: "train" leaves out the videos that "validation" lists.
+        held_out: Names of those videos, such as one of `FOLDS`.
 
     Raises:
         DatasetNotFoundError: A folder or a table of fixations is missing.
@@ -96,7 +109,7 @@ def videos(root: Path, split: Split) -> list[GazeVideo]:
     """
     found = []
     for path in sorted(_listed(root / VIDEO_FOLDER / "videos", "*.mp4")):
-        if split != "all" and (path.stem in VALIDATION_VIDEOS) != (split == "validation"):
+        if split != "all" and (path.stem in held_out) != (split == "validation"):
             continue
         columns = ("viewer", "start_ms", "duration_ms", "x", "y")
         rows = read_rows(root / VIDEO_FOLDER / "fixations" / f"{path.stem}.csv", columns)
