@@ -46,7 +46,7 @@ with av.open(sys.argv[1]) as source, av.open(sys.argv[2], "w", format="mp4") as 
     stream.width, stream.height, stream.pix_fmt = pictures.width, pictures.height, "yuv420p"
     stream.codec_context.thread_count = _ENCODER_THREADS
     for picture in source.decode(pictures):
-        picture.reformat(256, 192, "rgb24", threads=1)
+        picture.reformat(320, 192, "rgb24", threads=1)
         out.mux(stream.encode(picture))
     out.mux(stream.encode(None))
 """

@@ -30,7 +30,7 @@ class InputSpec:
     Example:
         >>> import hd2s
         >>> hd2s.load("hd2s-lite").spec
-        InputSpec(height=192, width=256, num_frames=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        InputSpec(height=192, width=320, num_frames=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     """
 
     height: int

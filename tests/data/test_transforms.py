@@ -162,3 +162,28 @@ def test_random_windows_lie_inside_the_picture_and_vary() -> None:
     assert len(whole) == pytest.approx(200, abs=50)
     never = [random_window(rng, crop=0.0, min_side=0.4) for _ in range(20)]
     assert {(w.width, w.height) for w in never} == {(1.0, 1.0)}
+
+
+def test_random_windows_beyond_the_picture_hold_the_whole_side() -> None:
+    rng = np.random.default_rng(0)
+    windows = [random_window(rng, crop=1.0, min_side=1.0, max_side=1.5) for _ in range(50)]
+    for window in windows:
+        assert window.left <= 0 < 1 <= window.left + window.width + 1e-9
+        assert window.top <= 0 < 1 <= window.top + window.height + 1e-9
+    assert max(window.width for window in windows) > 1.4
+
+
+def test_beyond_the_picture_there_is_black() -> None:
+    picture = np.full((20, 40, 3), 200, np.uint8)
+    view = cut(picture, Window(-0.25, 0.0, 1.5, 1.0), (20, 60))
+    assert (view[:, 10:50] == 200).all()
+    assert not view[:, :9].any()
+    assert not view[:, 51:].any()
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_spans_give_the_place_of_each_column_and_row(mirrored: bool) -> None:
+    (top, height), (start, width) = Window(0.2, 0.1, 0.5, 0.4, mirrored).spans()
+    assert (top, top + height) == pytest.approx((0.1, 0.5))
+    left_edge, right_edge = start, start + width
+    assert (left_edge, right_edge) == pytest.approx((0.7, 0.2) if mirrored else (0.2, 0.7))

@@ -61,6 +61,7 @@ def test_saliency_is_a_learned_mixture_of_the_four_levels_in_their_order(log_odd
     clip = torch.randn(1, 3, 1, SMALL_SPEC.height, SMALL_SPEC.width)
     collapsed = model.collapse(model.encoder(clip))
     model.fusion.bias.fill_(0.5)
+    model.centre.slopes.zero_()
     for level in range(4):
         model.fusion.weight.zero_()
         model.fusion.weight[0, level] = 2.0

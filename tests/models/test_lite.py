@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fakes import SMALL_SPEC, lively_model, moving_blob
 from hd2s.models import HD2SLite
-from hd2s.models.lite import TemporalFilters
+from hd2s.models.lite import CentreBias, TemporalFilters
 
 HEIGHT, WIDTH, FRAMES = SMALL_SPEC.height, SMALL_SPEC.width, SMALL_SPEC.num_frames
 
@@ -105,8 +105,49 @@ def test_work_and_parameters_a_frame_stay_small() -> None:
     model = HD2SLite().eval()
     assert sum(p.numel() for p in model.parameters()) < 4e6
     spec = model.spec
-    assert (spec.height, spec.width, spec.num_frames) == (192, 256, 16)
+    assert (spec.height, spec.width, spec.num_frames) == (192, 320, 16)
     with FlopCounterMode(display=False) as counter:
         levels = model.encode(torch.zeros(1, 3, spec.height, spec.width))
         model.slide([level.expand(spec.num_frames, -1, -1, -1) for level in levels])
-    assert 0.3e9 < counter.get_total_flops() / 2 < 0.6e9
+    convolutions = counter.get_flop_counts()["Global"][torch.ops.aten.convolution] / 2
+    filters = sum(
+        collapse.filters.shape[0] * spec.num_frames * level.numel()
+        for collapse, level in zip(model.collapses, levels, strict=True)
+    )
+    assert 0.3e9 < convolutions + filters < 0.6e9
+
+
+# --- centre bias ------------------------------------------------------------------------------------
+
+
+def test_the_centre_bias_multiplies_the_odds_by_a_gaussian() -> None:
+    bias = CentreBias()
+    with torch.no_grad():
+        bias.slopes.copy_(torch.tensor([[0.0, 0.5], [0.0, 0.125]]))  # y: sigma of a quarter, x: of a half
+        added = bias(torch.zeros(2, 1, 8, 12))[0, 0].exp()
+    y, x = (torch.arange(8) + 0.5) / 8, (torch.arange(12) + 0.5) / 12
+    expected = torch.exp(-0.5 * (((y - 0.5) / 0.25)[:, None] ** 2 + ((x - 0.5) / 0.5) ** 2))
+    torch.testing.assert_close(added, expected)
+
+
+def test_a_window_gets_its_part_of_the_centre_bias() -> None:
+    bias = CentreBias()
+    with torch.no_grad():
+        bias.slopes.copy_(torch.tensor([[0.1, 0.3], [-0.2, 0.4]]))
+        whole = bias(torch.zeros(1, 1, 16, 16))
+        windows = torch.tensor([[[0.25, 0.5], [0.5, 0.5]], [[0.25, 0.5], [1.0, -0.5]]])
+        parts = bias(torch.zeros(2, 1, 8, 8), windows)
+    torch.testing.assert_close(parts[:1], whole[..., 4:12, 8:])
+    torch.testing.assert_close(parts[1:], whole[..., 4:12, 8:].flip(-1))
+    assert not torch.allclose(parts[0], parts[1])
+
+
+def test_the_centre_bias_moves_the_fused_map_alone() -> None:
+    model = lively_model()
+    clip = torch.randn(1, 3, 1, SMALL_SPEC.height, SMALL_SPEC.width)
+    with torch.no_grad():
+        before = model(clip)
+        model.centre.slopes[:, 1] = 5.0
+        after = model(clip)
+    assert torch.equal(before.conspicuity, after.conspicuity)
+    assert after.saliency[0, 0, 0] < 0.1 * before.saliency[0, 0, 0]

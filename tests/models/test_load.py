@@ -142,7 +142,7 @@ def test_a_damaged_file_of_the_package_is_noticed(tmp_path: Path, monkeypatch: p
         ({"domains": ("a", "a")}, "does not fit 'hd2s-lite': .*different names of letters"),
         (
             {"domains": ("a",)},
-            r"it lacks networks\.a\.\S+( \S+){4} and \d+ more and has unexpected collapses",
+            r"it lacks networks\.a\.\S+( \S+){4} and \d+ more and has unexpected centre",
         ),
         ({"domains": tuple(f"d{i}" for i in range(10_000))}, "claims to tell 10000 sources apart"),
     ],

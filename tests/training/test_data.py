@@ -20,11 +20,11 @@ from hd2s.training.data import (
     ValidationSamples,
     load_footage,
 )
-from hd2s.training.recipe import load_recipe
+from hd2s.training.recipe import MixRecipe, load_recipe
 
 LITE = Path(__file__).parents[2] / "recipes" / "lite.toml"
 HEIGHT, WIDTH, FRAMES = SMALL_SPEC.height, SMALL_SPEC.width, SMALL_SPEC.num_frames
-PLAIN = ("augment.brightness=0", "augment.contrast=0")
+PLAIN = ("augment.brightness=0", "augment.contrast=0", "augment.grey=0", "augment.blur=0")
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +32,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_gaze_pack(tmp_path_factory.mktemp("data") / "gaze", images=5)
 
 
-def batches(root: Path, *changes: str, seed: int = 1, min_fixations: int = 5) -> TrainingBatches:
-    sizes = ("data.stills=2", "data.pans=1", "data.clips=2", "data.batches=3")
+def batches(root: Path, *changes: str, min_fixations: int = 5) -> TrainingBatches:
+    sizes = ("images.epochs=0", "data.stills=2", "data.pans=1", "data.clips=2", "data.batches=3")
     recipe = load_recipe(LITE, [*sizes, *changes])
+    assert isinstance(recipe, MixRecipe)
     footage = load_footage(gaze.videos(root, "train"), min_fixations)
-    return TrainingBatches(gaze.stills(root, "train"), footage, SMALL_SPEC, recipe.data, recipe.augment, seed)
+    return TrainingBatches(gaze.stills(root, "train"), footage, SMALL_SPEC, recipe)
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -58,6 +59,7 @@ def test_batches_hold_what_the_recipe_says(root: Path, stills: int, pans: int, c
         assert batch.stills.shape == (stills, 3, HEIGHT, WIDTH)
         assert batch.clips.shape == (pans + clips, 3, FRAMES, HEIGHT, WIDTH)
         assert batch.targets.shape == (stills + pans + clips, HEIGHT, WIDTH)
+        assert batch.windows.shape == (stills + pans + clips, 2, 2)
         assert {tensor.dtype for tensor in batch} == {torch.float32}
         assert (batch.targets.flatten(1).sum(1) > 0).all(), (
             "a target without fixations cannot be learned from"
@@ -71,7 +73,7 @@ def test_batches_depend_on_seed_epoch_and_index_alone(root: Path) -> None:
     backwards = {key: second[key] for key in reversed(keys)}
     assert all(same(forwards[key], backwards[key]) for key in keys)
     assert not any(same(forwards[a], forwards[b]) for a in keys for b in keys if a < b)
-    assert not same(batches(root, seed=2)[0, 0], forwards[0, 0])
+    assert not same(batches(root, "seed=2")[0, 0], forwards[0, 0])
 
 
 def test_an_epoch_shows_every_image_before_any_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,6 +87,39 @@ def test_an_epoch_shows_every_image_before_any_again(root: Path, monkeypatch: py
     assert len(shown) == 24
     assert sorted(shown[:12]) == sorted(shown[12:]) == list(range(12))
     assert shown[:12] != shown[12:]
+
+
+def test_the_first_epochs_show_images_alone(root: Path) -> None:
+    data = batches(root, "images.epochs=2", "images.batch=5")
+    for epoch in range(2):
+        assert (len(data[epoch, 1].stills), len(data[epoch, 1].clips)) == (5, 0)
+    assert (len(data[2, 1].stills), len(data[2, 1].clips)) == (2, 3)
+
+
+def test_windows_say_which_part_is_shown(root: Path) -> None:
+    data = batches(root, *PLAIN, "augment.crop=1", "augment.min_side=1", "augment.max_side=1.5")
+    batch = data[0, 0]
+    for picture, window in zip((*batch.stills, *batch.clips[:, :, -1]), batch.windows, strict=True):
+        (top, height), (start, width) = window.tolist()
+        left = start if width > 0 else start + width
+        assert left <= 0 < 1 <= left + abs(width)
+        lit = picture.sum(0) > picture.sum(0).min() + 1e-3  # bars are black
+        rows, columns = lit.any(1).nonzero(), lit.any(0).nonzero()
+        assert (rows.min() / HEIGHT).item() == pytest.approx(-top / height, abs=0.05)
+        assert (len(rows) / HEIGHT, len(columns) / WIDTH) == pytest.approx(
+            (1 / height, 1 / abs(width)), abs=0.07
+        )
+
+
+@pytest.mark.parametrize("change", ["grey", "blur"])
+def test_samples_may_lose_colour_or_sharpness(root: Path, change: str) -> None:
+    sizes = ("data.stills=4", "data.pans=0", "data.clips=0", "augment.crop=0", *PLAIN)
+    plain, changed = (batches(root, *sizes, *more)[0, 0].stills for more in ((), (f"augment.{change}=1",)))
+    colour = [(stills - stills.mean(1, keepdim=True)).abs().max().item() for stills in (plain, changed)]
+    detail = [stills.diff(dim=-1).abs().mean().item() for stills in (plain, changed)]
+    assert colour[0] > 0.1
+    assert (colour[1] < 1e-5) == (change == "grey")
+    assert (detail[1] < 0.95 * detail[0]) == (change == "blur")
 
 
 def test_pans_move_and_stills_do_not(root: Path) -> None:

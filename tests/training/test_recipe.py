@@ -97,6 +97,7 @@ def test_changes_that_are_none_are_refused(change: str, message: str) -> None:
         ("colour=red", r"colour: unknown key, got 'red'\. Known: augment, data, "),
         ("traning.lr=1", r"traning: unknown key, got \{'lr': 1\}"),
         ("optim.epochs=many", r"optim\.epochs: .*valid integer.*got 'many'"),
+        ("data.fold=6", r"data\.fold: .*less than or equal to 5, got 6"),
         ("optim.epochs=2.5", r"optim\.epochs: .*got 2\.5"),
         ("optim.epochs=0", r"optim\.epochs: .*greater than 0, got 0"),
         ("optim.lr=-1", r"optim\.lr: .*greater than 0, got -1"),

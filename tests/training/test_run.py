@@ -36,7 +36,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def tiny(root: Path, *changes: str) -> Recipe:
     sizes = ["data.stills=2", "data.pans=1", "data.clips=1", "data.batches=2", "data.workers=0"]
-    return load_recipe(LITE, [f"data.root={root}", *sizes, "optim.epochs=2", *changes])
+    sizes += ["images.epochs=1", "images.batch=2"]
+    return load_recipe(LITE, [f"data.root={root}", *sizes, "optim.epochs=1", *changes])
 
 
 def rows(output: Path) -> list[dict[str, str]]:

@@ -71,6 +71,11 @@ class Window:
             matrix[0] = [-scale_x, 0, out_hw[1] - matrix[0, 2]]
         return matrix
 
+    def spans(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """(top, height) and (left, width) or, mirrored, as a row then runs backwards, (right, -width)."""
+        row = (self.left + self.width, -self.width) if self.mirrored else (self.left, self.width)
+        return (self.top, self.height), row
+
     def toward(self, other: Window, share: float) -> Window:
         """The window `share` of the way to another one (0: this one, 1: the other)."""
 
@@ -90,12 +95,13 @@ FULL = Window(0.0, 0.0, 1.0, 1.0)
 
 
 def cut(picture: NDArray[np.uint8], window: Window, out_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """Cut a window out of a picture (H, W, 3) and resample it bilinearly to (h, w, 3)."""
+    """Cut a window out of a picture (H, W, 3) and resample it bilinearly to (h, w, 3); outside is black."""
     matrix = window.matrix(picture.shape[:2], out_hw)
     # From pixel edges to pixel centres, which is what OpenCV counts from.
     matrix[:, 2] += 0.5 * matrix[:, :2].sum(1) - 0.5
+    border = cv2.BORDER_CONSTANT if max(window.width, window.height) > 1 else cv2.BORDER_REPLICATE
     view: NDArray[Any] = cv2.warpAffine(
-        picture, matrix, (out_hw[1], out_hw[0]), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        picture, matrix, (out_hw[1], out_hw[0]), flags=cv2.INTER_LINEAR, borderMode=border
     )
     return view
 
@@ -111,10 +117,13 @@ def cut_target(
     return density_map(fixation_map(moved.astype(np.float32), *out_hw), sigma_xy)
 
 
-def random_window(rng: np.random.Generator, *, crop: float, min_side: float) -> Window:
-    """Draw a window: with probability `crop` its sides are in [min_side, 1]; mirrored half the time."""
-    width, height = rng.uniform(min_side, 1.0, 2) if rng.random() < crop else (1.0, 1.0)
-    left, top = rng.uniform(0.0, 1.0 - width), rng.uniform(0.0, 1.0 - height)
+def random_window(rng: np.random.Generator, *, crop: float, min_side: float, max_side: float = 1.0) -> Window:
+    """Draw a window: with probability `crop` its sides are in [min_side, max_side]; mirrored half the time.
+
+    A side above 1 holds the whole of the picture's, with black beside it.
+    """
+    width, height = rng.uniform(min_side, max_side, 2) if rng.random() < crop else (1.0, 1.0)
+    left, top = (rng.uniform(min(0.0, 1.0 - side), max(0.0, 1.0 - side)) for side in (width, height))
     return Window(left, top, width, height, bool(rng.random() < 0.5))
 
 

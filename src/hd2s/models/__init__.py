@@ -81,9 +81,9 @@ def load(
         >>> import torch
         >>> import hd2s
         >>> model = hd2s.load("hd2s-lite")
-        >>> saliency, conspicuity = model(torch.zeros(1, 3, 16, 192, 256))
+        >>> saliency, conspicuity = model(torch.zeros(1, 3, 16, 192, 320))
         >>> tuple(saliency.shape), tuple(conspicuity.shape)
-        ((1, 192, 256), (1, 4, 192, 256))
+        ((1, 192, 320), (1, 4, 192, 320))
     """
     if name not in BUILDERS:
         raise UnknownNameError.among("model", name, BUILDERS)

@@ -45,6 +45,7 @@ class HD2S(nn.Module):
         fuse_log_odds: Fuse the conspicuity maps' log-odds, instead of the maps as the paper does.
         priors: For each level a module that adds prior maps to the collapsed features; see `DomainHD2S`.
         smoothing: Smooths the fused map (B, 1, H, W); see `DomainHD2S`.
+        centre: Gives what is added to the fused maps before the sigmoid; see `CentreBias`.
 
     Raises:
         InputShapeError: The spec's height or width is no multiple of 32, or its number of frames is none
@@ -62,6 +63,7 @@ class HD2S(nn.Module):
         fuse_log_odds: bool = False,
         priors: Iterable[nn.Module] = (),
         smoothing: nn.Module | None = None,
+        centre: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if spec.height % STRIDE or spec.width % STRIDE or spec.num_frames not in clip_lengths:
@@ -79,6 +81,7 @@ class HD2S(nn.Module):
         self.decoders = nn.ModuleList(decoders)
         self.fusion = nn.Conv2d(len(LEVELS), 1, 1)
         self.smoothing = smoothing
+        self.centre = centre
 
     def forward(self, clip: Tensor) -> HD2SOutput:
         """Predict the maps of a clip's last frame.
@@ -96,8 +99,14 @@ class HD2S(nn.Module):
         """Collapse the four levels' features (B, C, t, h, w) over time to (B, C', h, w)."""
         return [collapse(level) for collapse, level in zip(self.collapses, features, strict=True)]
 
-    def decode(self, collapsed: Sequence[Tensor]) -> HD2SOutput:
-        """Decode the four levels' collapsed features (B, C', h, w) to maps and fuse these."""
+    def decode(self, collapsed: Sequence[Tensor], windows: Tensor | None = None) -> HD2SOutput:
+        """Decode the four levels' collapsed features (B, C', h, w) to maps and fuse these.
+
+        Args:
+            collapsed: What `collapse` gave.
+            windows: (B, 2, 2) the parts of pictures that the inputs show; see `CentreBias`. All of them, if
+                not given.
+        """
         if self.priors:
             collapsed = [prior(level) for prior, level in zip(self.priors, collapsed, strict=True)]
         levels = [decoder(level) for decoder, level in zip(self.decoders, collapsed, strict=True)]
@@ -105,6 +114,8 @@ class HD2S(nn.Module):
         with full_precision(log_odds.device):
             conspicuity = log_odds.sigmoid()
             fused = self.fusion(log_odds if self.fuse_log_odds else conspicuity)
+            if self.centre is not None:
+                fused = fused + self.centre(fused, windows)
             saliency = upsample(fused, self.scale).sigmoid()
             if self.smoothing is not None:
                 saliency = self.smoothing(saliency)

@@ -22,7 +22,7 @@ from hd2s.models.domain import Priors, Smoothing
 from hd2s.models.hd2s import HD2S, HD2SOutput
 from hd2s.types import InputSpec
 
-SPEC = InputSpec(height=192, width=256, num_frames=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+SPEC = InputSpec(height=192, width=320, num_frames=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 # kernel, stride of the first block, expansion, output channels, blocks; level that ends here
 _STAGES = (
@@ -193,6 +193,39 @@ class TemporalFilters(nn.Module):
         return mixed
 
 
+class CentreBias(nn.Module):
+    """How much likelier people look at the middle of a picture than at its sides, whatever it shows.
+
+    A learned quadratic of the position, counted from the middle in quarters of a side, is added to the fused
+    log-odds: the odds are multiplied by a Gaussian. Where the network is sure that changes little. Inputs
+    that show a part of a picture, as random crops in training do, get that part of it, so that cropping does
+    not blur what is learned.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slopes = nn.Parameter(torch.zeros(2, 2))  # [y, x], [linear, quadratic]
+
+    def forward(self, fused: Tensor, windows: Tensor | None = None) -> Tensor:
+        """Give what is to be added to fused maps (B, 1, h, w): (B or 1, 1, h, w).
+
+        Args:
+            fused: The maps, of which only the size counts.
+            windows: (B, 2, 2) the parts of pictures that they show: [y, x], [start, extent] as fractions of
+                the picture's sides. A negative extent counts backwards from the start: mirrored.
+        """
+        sides = []
+        for axis, (size, slopes) in enumerate(zip(fused.shape[2:], self.slopes, strict=True)):
+            at = (torch.arange(size, device=fused.device, dtype=fused.dtype) + 0.5) / size
+            if windows is not None:
+                start, extent = windows[:, axis, :, None].unbind(1)  # (B, 1) each
+                at = start + extent * at
+            at = 4.0 * at - 2.0
+            sides.append((slopes[0] * at - slopes[1] * at**2).view(-1, size))
+        added: Tensor = (sides[0][:, :, None] + sides[1][:, None, :])[:, None]
+        return added
+
+
 class HD2SLite(HD2S):
     """HD2S over EfficientNet-Lite0, for clips of T = 16 frames or stills (T = 1).
 
@@ -201,6 +234,7 @@ class HD2SLite(HD2S):
     """
 
     encoder: FrameEncoder
+    centre: CentreBias
 
     def __init__(self, spec: InputSpec = SPEC, domain_specific: bool = False) -> None:
         extra = Priors.COUNT if domain_specific else 0
@@ -216,6 +250,7 @@ class HD2SLite(HD2S):
             fuse_log_odds=True,
             priors=[Priors() for _ in _LEVELS] if domain_specific else (),
             smoothing=Smoothing() if domain_specific else None,
+            centre=CentreBias(),
         )
         self.fusion.weight = nn.Parameter(torch.full_like(self.fusion.weight, 0.25))
         self.fusion.bias = nn.Parameter(torch.zeros(1))

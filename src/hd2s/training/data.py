@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from hd2s.data.frames import resize
 from hd2s.data.transforms import Window
 from hd2s.data.video import open_source
 from hd2s.errors import DatasetFormatError
-from hd2s.training.recipe import AugmentTable, DataTable
+from hd2s.training.recipe import MixRecipe
 from hd2s.types import InputSpec
 
 Frames = Sequence[NDArray[np.uint8]]  # RGB pictures (H, W, 3) of one size
@@ -34,11 +35,21 @@ class Batch(NamedTuple):
         stills: (S, 3, H, W) normalised images.
         clips: (C, 3, T, H, W) normalised clips.
         targets: (S + C, H, W) fixation densities.
+        windows: (S + C, 2, 2) the parts of the pictures that are shown; see `CentreBias`.
     """
 
     stills: Tensor
     clips: Tensor
     targets: Tensor
+    windows: Tensor
+
+
+class _View(NamedTuple):
+    """A sample: (3, T, H, W) normalised frames, (H, W) target, (2, 2) window of the last frame."""
+
+    frames: Tensor
+    target: Tensor
+    window: Tensor
 
 
 class ValidationSample(NamedTuple):
@@ -122,44 +133,48 @@ class TrainingBatches(Dataset[Batch]):
         stills: Sequence[gaze.Still],
         footage: Sequence[Footage],
         spec: InputSpec,
-        data: DataTable,
-        augment: AugmentTable,
-        seed: int,
+        recipe: MixRecipe,
     ) -> None:
         self.stills = stills
         self.pictures = load_pictures(stills)
         self.footage = [f for f in footage if f.usable]
-        self.spec, self.data, self.augment, self.seed = spec, data, augment, seed
-        if data.clips and not self.footage:
+        self.spec, self.data, self.images, self.augment = spec, recipe.data, recipe.images, recipe.augment
+        self.seed = recipe.seed
+        if self.data.clips and not self.footage:
             raise DatasetFormatError(
-                f"No frame of the videos has {data.min_fixations} fixations: lower data.min_fixations, or "
-                "set data.clips=0 to train without videos."
+                f"No frame of the videos has {self.data.min_fixations} fixations: lower data.min_fixations, "
+                "or set data.clips=0 to train without videos."
             )
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         epoch, index = key
         order = np.random.default_rng((self.seed, epoch))
-        per_batch = self.data.stills + self.data.pans
+        stills, pans, clips = self.data.stills, self.data.pans, self.data.clips
+        if epoch < self.images.epochs:
+            stills, pans, clips = self.images.batch, 0, 0
+        per_batch = stills + pans
         rounds = 1 + per_batch * self.data.batches // len(self.stills)
         shuffled = np.concatenate([order.permutation(len(self.stills)) for _ in range(rounds)])
         chosen = shuffled[index * per_batch : (index + 1) * per_batch]
 
         rng = np.random.default_rng((self.seed, epoch, index))
-        stills = [self._still(i, rng) for i in chosen[: self.data.stills]]
-        clips = [self._pan(i, rng) for i in chosen[self.data.stills :]]
-        clips += [self._clip(rng) for _ in range(self.data.clips)]
+        views = [self._still(i, rng) for i in chosen[:stills]]
+        views += [self._pan(i, rng) for i in chosen[stills:]]
+        views += [self._clip(rng) for _ in range(clips)]
         shape = (3, self.spec.num_frames, self.spec.height, self.spec.width)
         return Batch(
-            torch.stack([x for x, _ in stills]) if stills else torch.empty(0, *shape[:1], *shape[2:]),
-            torch.stack([x for x, _ in clips]) if clips else torch.empty(0, *shape),
-            torch.stack([target for _, target in stills + clips]),
+            torch.stack([v.frames[:, 0] for v in views[:stills]])
+            if stills
+            else torch.empty(0, *shape[:1], *shape[2:]),
+            torch.stack([v.frames for v in views[stills:]]) if pans + clips else torch.empty(0, *shape),
+            torch.stack([v.target for v in views]),
+            torch.stack([v.window for v in views]),
         )
 
-    def _still(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        x, target = self._views([self.pictures[index]], [self._window(rng)], self.stills[index].points, rng)
-        return x[:, 0], target
+    def _still(self, index: int, rng: np.random.Generator) -> _View:
+        return self._view([self.pictures[index]], [self._window(rng)], self.stills[index].points, rng)
 
-    def _pan(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _pan(self, index: int, rng: np.random.Generator) -> _View:
         """A still seen through a window that moves and zooms evenly."""
         start, end = (
             transforms.random_window(rng, crop=1.0, min_side=self.augment.min_side) for _ in range(2)
@@ -167,9 +182,9 @@ class TrainingBatches(Dataset[Batch]):
         count = self.spec.num_frames
         shares = np.linspace(1.0 - rng.random(), 1.0, count)  # of the way between the windows
         windows = [start.toward(end, share) for share in shares]
-        return self._views([self.pictures[index]] * count, windows, self.stills[index].points, rng)
+        return self._view([self.pictures[index]] * count, windows, self.stills[index].points, rng)
 
-    def _clip(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _clip(self, rng: np.random.Generator) -> _View:
         """A clip of a random video, at a changed frame rate, seen through one window."""
         footage = self.footage[rng.integers(len(self.footage))]
         target = int(rng.choice(footage.usable))
@@ -177,27 +192,37 @@ class TrainingBatches(Dataset[Batch]):
         indices = clip_before(target, len(footage.frames), self.spec.num_frames, step)
         frames = [footage.frames[i] for i in indices]
         points = footage.video.points[footage.video.active(target, footage.fps)]
-        return self._views(frames, [self._window(rng)] * len(frames), points, rng)
+        return self._view(frames, [self._window(rng)] * len(frames), points, rng)
 
     def _window(self, rng: np.random.Generator) -> Window:
-        return transforms.random_window(rng, crop=self.augment.crop, min_side=self.augment.min_side)
+        crop, least, most = self.augment.crop, self.augment.min_side, self.augment.max_side
+        return transforms.random_window(rng, crop=crop, min_side=least, max_side=most)
 
-    def _views(
+    def _view(
         self, frames: Frames, windows: Sequence[Window], points: NDArray[np.float32], rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Cut, normalise and relight frames to (3, T, H, W); cut the target (H, W) of the last one."""
+    ) -> _View:
+        """Cut, normalise and relight frames; cut the target of the last one."""
         size = (self.spec.height, self.spec.width)
         views = np.stack([transforms.cut(f, w, size) for f, w in zip(frames, windows, strict=True)])
+        if rng.random() < self.augment.blur:
+            sigma = rng.uniform(0.1, 0.01 * self.spec.width)
+            views = np.stack([cv2.GaussianBlur(view, (0, 0), sigma) for view in views])
         target = transforms.cut_target(points, windows[-1], frames[-1].shape[:2], size)
         if not target.any():  # everybody looks elsewhere: show the whole picture instead
             if windows[-1] == transforms.FULL:
                 raise DatasetFormatError(
                     f"All of the {len(points)} fixations of a picture lie outside of it."
                 )
-            return self._views(frames, [transforms.FULL] * len(frames), points, rng)
+            return self._view(frames, [transforms.FULL] * len(frames), points, rng)
         light, contrast = rng.uniform(-1, 1, 2) * (self.augment.brightness, self.augment.contrast)
         x = transforms.jitter_light(transforms.normalise(views, self.spec), light, 1.0 + contrast)
-        return x.transpose(0, 1), torch.from_numpy(target)
+        if rng.random() < self.augment.grey:
+            x = x.mean(dim=1, keepdim=True).expand_as(x)
+        return _View(
+            x.transpose(0, 1),
+            torch.from_numpy(target),
+            torch.tensor(windows[-1].spans(), dtype=torch.float32),
+        )
 
 
 class ValidationSamples(Dataset[ValidationSample]):

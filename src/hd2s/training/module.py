@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,21 +17,30 @@ from hd2s.losses import hierarchical_kl
 from hd2s.metrics.functional import cc, nss
 from hd2s.models import HD2SLite, HD2SOutput
 from hd2s.training.data import Batch, ValidationSample
-from hd2s.training.recipe import OptimTable
+from hd2s.training.recipe import MixRecipe
 
 
 class Supervised(LightningModule):
     """Trains `hd2s-lite` on stills and clips with the hierarchical KL loss.
 
     The frames before a clip's last one are encoded without gradients: the encoder learns from the
-    last frame alone, which makes a step four times as fast; the temporal filters learn from all.
+    last frame alone, which makes a step four times as fast; the temporal filters learn from all. Up to level
+    2 the encoder keeps the weights that it came with: edges and colours are the same everywhere.
     """
 
-    def __init__(self, model: HD2SLite, optim: OptimTable) -> None:
+    def __init__(self, model: HD2SLite, recipe: MixRecipe) -> None:
         super().__init__()
-        self.model = model
-        self.optim = optim
+        self.model = model.train()
+        self.recipe = recipe
+        network = model.encoder.network
+        for part in (network.stem, *network.blocks[: network.ends[0] + 1]):
+            part.requires_grad_(False)
         self._scores: dict[str, list[tuple[float, float]]] = defaultdict(list)
+
+    def on_train_epoch_start(self) -> None:
+        """Freeze the batch norms after the images: few and alike videos would spoil their statistics."""
+        if 0 < self.recipe.images.epochs <= self.current_epoch:
+            self.model.eval()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the sum of the five KL divergences."""
@@ -52,9 +62,13 @@ class Supervised(LightningModule):
         length = self.model.spec.num_frames
         count = len(batch.stills)
         newest = torch.cat((batch.stills, batch.clips[:, :, -1]))
-        levels = self.model.encode(newest.contiguous(memory_format=torch.channels_last))
+        images, optim = self.recipe.images, self.recipe.optim
+        rate = images.encoder_lr if self.current_epoch < images.epochs else optim.encoder_lr
+        with torch.set_grad_enabled(rate > 0):
+            levels = self.model.encode(newest.contiguous(memory_format=torch.channels_last))
         if not len(batch.clips):
-            return self.model.decode(self.model.collapse([level[:, :, None] for level in levels]))
+            stills = [level[:, :, None] for level in levels]
+            return self.model.decode(self.model.collapse(stills), batch.windows)
         with torch.no_grad():
             past = batch.clips[:, :, :-1].transpose(1, 2).flatten(0, 1)
             history = self.model.encode(past.contiguous(memory_format=torch.channels_last))
@@ -63,7 +77,7 @@ class Supervised(LightningModule):
             still = level[:count, :, None].expand(-1, -1, length, -1, -1)
             earlier = before.view(len(batch.clips), length - 1, *before.shape[1:]).transpose(1, 2)
             features.append(torch.cat((still, torch.cat((earlier, level[count:, :, None]), dim=2))))
-        return self.model.decode(self.model.collapse(features))
+        return self.model.decode(self.model.collapse(features), batch.windows)
 
     def validation_step(self, sample: ValidationSample, batch_idx: int) -> None:
         """Score one frame at the size of its ground truth."""
@@ -91,20 +105,32 @@ class Supervised(LightningModule):
             self.log("val/cc", sum(m[0] for m in means.values()) / len(means), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        """AdamW with two learning rates, a linear warm-up and a cosine decay, step by step."""
+        """AdamW with learning rates for encoder and the rest; the rates rise and fall in each phase."""
         encoder = list(self.model.encoder.parameters())
         rest = [p for name, p in self.model.named_parameters() if not name.startswith("encoder.")]
-        optimizer = torch.optim.AdamW(
-            [{"params": encoder, "lr": self.optim.encoder_lr}, {"params": rest, "lr": self.optim.lr}],
-            weight_decay=self.optim.weight_decay,
-        )
-        steps = int(self.trainer.estimated_stepping_batches)
-        warmup = max(1, round(self.optim.warmup * steps))
+        groups = [{"params": encoder}, {"params": rest}]
+        optim, images = self.recipe.optim, self.recipe.images
+        # The rates are those of the schedule: it multiplies by what is given here.
+        optimizer = torch.optim.AdamW(groups, lr=1.0, weight_decay=optim.weight_decay)
+        first = images.epochs * self.recipe.data.batches
+        second = optim.epochs * self.recipe.data.batches
 
-        def factor(step: int) -> float:
+        def factor(step: int, steps: int) -> float:
+            warmup = max(1, round(optim.warmup * steps))
             if step < warmup:
                 return (step + 1) / warmup
             return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        def rate(step: int, of_images: float, of_all: float) -> float:
+            if step < first:
+                return of_images * factor(step, first)
+            return of_all * factor(step - first, second)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            [
+                partial(rate, of_images=images.encoder_lr, of_all=optim.encoder_lr),
+                partial(rate, of_images=images.lr, of_all=optim.lr),
+            ],
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

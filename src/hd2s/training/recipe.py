@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from hd2s.data.datasets.gaze import FOLDS, VALIDATION_VIDEOS
 from hd2s.errors import InputNotFoundError, RecipeError
 from hd2s.training.clip_recipe import ClipRecipe, Table
 
@@ -25,7 +26,9 @@ class DataTable(Table):
     root: Path
     """The gaze pack; a relative path counts from the working directory."""
     train_on: Literal["train", "all"] = "train"
-    """`all` trains on the validation part too: nothing is left to choose a checkpoint by."""
+    """`all` trains on the validation part too: nothing is left to score."""
+    fold: int | None = Field(None, ge=1, le=len(FOLDS))
+    """Hold out the videos of this fold of the cross-validation instead of the validation videos."""
     stills: int = Field(ge=0)
     """Images in a batch, as clips in which nothing moves."""
     pans: int = Field(ge=0)
@@ -38,6 +41,11 @@ class DataTable(Table):
     """Video frames with fewer active fixations are neither trained on nor validated."""
     workers: int = Field(1, ge=0)
     """Processes that prepare batches."""
+
+    @property
+    def held_out(self) -> frozenset[str]:
+        """The videos for validation."""
+        return VALIDATION_VIDEOS if self.fold is None else FOLDS[self.fold - 1]
 
     @model_validator(mode="after")
     def _not_empty(self) -> DataTable:
@@ -53,23 +61,39 @@ class AugmentTable(Table):
     """Probability of a random crop."""
     min_side: float = Field(gt=0, le=1)
     """Smallest side of a crop (and of the window of a pan), as a fraction of the picture's."""
+    max_side: float = Field(1.0, ge=1)
+    """Largest side of a crop: above 1, with black bars."""
     brightness: float = Field(ge=0)
     """Largest shift, in units of the normalised input."""
     contrast: float = Field(ge=0, lt=1)
     """Largest relative change of contrast."""
+    grey: float = Field(0.0, ge=0, le=1)
+    """Probability that a sample loses its colours."""
+    blur: float = Field(0.0, ge=0, le=1)
+    """Probability that a sample is blurred, by up to 1 % of its width."""
     max_step: float = Field(ge=1)
     """Frames of a clip are between 1 and so many video frames apart."""
 
 
+class ImagesTable(Table):
+    """The first epochs, which show images alone: there are more of them than videos, and they cost less."""
+
+    epochs: int = Field(ge=0)
+    batch: int = Field(gt=0)
+    lr: float = Field(gt=0)
+    encoder_lr: float = Field(ge=0)
+
+
 class OptimTable(Table):
-    """AdamW with a linear warm-up and a cosine decay over the whole run."""
+    """AdamW; in each of the two phases the learning rates rise linearly and fall along a cosine."""
 
     epochs: int = Field(gt=0)
+    """Epochs with videos, after those with images alone."""
     lr: float = Field(gt=0)
     encoder_lr: float = Field(ge=0)
     weight_decay: float = Field(ge=0)
     warmup: float = Field(0.1, ge=0, lt=1)
-    """Share of the run in which the learning rates rise."""
+    """Share of a phase in which the learning rates rise."""
     clip_norm: float = Field(gt=0)
     """Gradients are scaled down to this norm."""
     ema: float = Field(gt=0, lt=1)
@@ -100,6 +124,7 @@ class MixRecipe(Table):
     model: Literal["hd2s-lite"]
     seed: int = Field(ge=0)
     data: DataTable
+    images: ImagesTable
     augment: AugmentTable
     optim: OptimTable
     validate_: ValidateTable = Field(alias="validate")

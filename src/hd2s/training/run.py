@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import sys
+import warnings
 from pathlib import Path
 
 import torch
@@ -54,8 +55,7 @@ def train(recipe: Recipe, output: Path) -> Path:
             end `weights.safetensors`.
 
     Returns:
-        Path of the weight file (float16): the best weights by validation or, when trained on all data, the
-        last ones.
+        Path of the weight file (float16): the best weights by validation or, of a `MixRecipe`, the last ones.
 
     Raises:
         RecipeError: The folder holds a run of another recipe.
@@ -91,8 +91,11 @@ def train(recipe: Recipe, output: Path) -> Path:
 
 
 def _train_on_mix(recipe: MixRecipe, output: Path, resume: Path | None) -> tuple[HD2SLite, Path]:
-    """Train on mixed batches of the gaze pack; return the network and its best checkpoint."""
-    module = Supervised(imagenet_lite(), recipe.optim)
+    """Train on mixed batches of the gaze pack; return the network and its last checkpoint.
+
+    The best by validation is kept beside it, but not taken: scores by which it was chosen would flatter it.
+    """
+    module = Supervised(imagenet_lite(), recipe)
     batches, validation = _loaders(recipe, module.model.spec)
     checkpoints = [ModelCheckpoint(output, filename="last", enable_version_counter=False)]
     if validation:
@@ -105,7 +108,7 @@ def _train_on_mix(recipe: MixRecipe, output: Path, resume: Path | None) -> tuple
         )
     averaging = EMAWeightAveraging(decay=recipe.optim.ema)
     trainer = Trainer(
-        max_epochs=recipe.optim.epochs,
+        max_epochs=recipe.images.epochs + recipe.optim.epochs,
         gradient_clip_val=recipe.optim.clip_norm,
         callbacks=[KeepPrevious(output), *checkpoints, averaging, RichProgressBar()],
         logger=CSVLogger(output, name="metrics"),  # a new file at each start: one alone would be overwritten
@@ -114,9 +117,12 @@ def _train_on_mix(recipe: MixRecipe, output: Path, resume: Path | None) -> tuple
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if validation else 0,
     )
-    # No loaders at all, as None, would make Lightning warn.
-    trainer.fit(module, batches, validation or [], ckpt_path=str(resume) if resume else None)
-    return module.model, Path(checkpoints[0].best_model_path)
+    with warnings.catch_warnings():
+        # The encoder's batch norms are meant to stay so.
+        warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
+        # No loaders at all, as None, would make Lightning warn.
+        trainer.fit(module, batches, validation or [], ckpt_path=str(resume) if resume else None)
+    return module.model, Path(checkpoints[-1].best_model_path)
 
 
 def _explained(error: OSError | RuntimeError, output: Path) -> Exception:
@@ -175,14 +181,12 @@ def _claim(recipe: Recipe, output: Path) -> None:
 def _loaders(recipe: MixRecipe, spec: InputSpec) -> tuple[Loader[Batch], Loader[ValidationSample] | None]:
     """Training batches and, unless all data is trained on, validation samples."""
     data, root = recipe.data, recipe.data.root
-    footage = load_footage(gaze.videos(root, data.train_on), data.min_fixations)
-    batches = TrainingBatches(
-        gaze.stills(root, data.train_on), footage, spec, data, recipe.augment, recipe.seed
-    )
+    footage = load_footage(gaze.videos(root, data.train_on, data.held_out), data.min_fixations)
+    batches = TrainingBatches(gaze.stills(root, data.train_on), footage, spec, recipe)
     loader = Loader(batches, batch_size=None, sampler=EpochSampler(data.batches), num_workers=data.workers)
     if data.train_on == "all":
         return loader, None
-    held_out = load_footage(gaze.videos(root, "validation"), data.min_fixations)
+    held_out = load_footage(gaze.videos(root, "validation", data.held_out), data.min_fixations)
     samples = ValidationSamples(
         gaze.stills(root, "validation"), held_out, spec, recipe.validate_.every_seconds
     )

