@@ -22,7 +22,7 @@ from hd2s.data.frames import resize
 from hd2s.data.transforms import Window
 from hd2s.data.video import open_source
 from hd2s.errors import DatasetFormatError
-from hd2s.training.recipe import MixRecipe
+from hd2s.training.recipe import ImagesTable, MixRecipe
 from hd2s.types import InputSpec
 
 Frames = Sequence[NDArray[np.uint8]]  # RGB pictures (H, W, 3) of one size
@@ -138,8 +138,8 @@ class TrainingBatches(Dataset[Batch]):
         self.stills = stills
         self.pictures = load_pictures(stills)
         self.footage = [f for f in footage if f.usable]
-        self.spec, self.data, self.images, self.augment = spec, recipe.data, recipe.images, recipe.augment
-        self.seed = recipe.seed
+        self.spec, self.recipe = spec, recipe
+        self.data, self.augment, self.seed = recipe.data, recipe.augment, recipe.seed
         if self.data.clips and not self.footage:
             raise DatasetFormatError(
                 f"No frame of the videos has {self.data.min_fixations} fixations: lower data.min_fixations, "
@@ -150,8 +150,9 @@ class TrainingBatches(Dataset[Batch]):
         epoch, index = key
         order = np.random.default_rng((self.seed, epoch))
         stills, pans, clips = self.data.stills, self.data.pans, self.data.clips
-        if epoch < self.images.epochs:
-            stills, pans, clips = self.images.batch, 0, 0
+        phase = self.recipe.phase(epoch)
+        if isinstance(phase, ImagesTable):
+            stills, pans, clips = phase.batch, 0, 0
         per_batch = stills + pans
         rounds = 1 + per_batch * self.data.batches // len(self.stills)
         shuffled = np.concatenate([order.permutation(len(self.stills)) for _ in range(rounds)])

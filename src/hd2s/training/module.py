@@ -39,7 +39,7 @@ class Supervised(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Freeze the batch norms after the images: few and alike videos would spoil their statistics."""
-        if 0 < self.recipe.images.epochs <= self.current_epoch:
+        if self.recipe.phase(0) is not self.recipe.phase(self.current_epoch):
             self.model.eval()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -62,9 +62,7 @@ class Supervised(LightningModule):
         length = self.model.spec.num_frames
         count = len(batch.stills)
         newest = torch.cat((batch.stills, batch.clips[:, :, -1]))
-        images, optim = self.recipe.images, self.recipe.optim
-        rate = images.encoder_lr if self.current_epoch < images.epochs else optim.encoder_lr
-        with torch.set_grad_enabled(rate > 0):
+        with torch.set_grad_enabled(self.recipe.phase(self.current_epoch).encoder_lr > 0):
             levels = self.model.encode(newest.contiguous(memory_format=torch.channels_last))
         if not len(batch.clips):
             stills = [level[:, :, None] for level in levels]

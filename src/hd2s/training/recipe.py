@@ -130,6 +130,10 @@ class MixRecipe(Table):
     validate_: ValidateTable = Field(alias="validate")
     output: OutputTable
 
+    def phase(self, epoch: int) -> ImagesTable | OptimTable:
+        """The table that holds in an epoch: that of the images, which come first, or that with videos."""
+        return self.images if epoch < self.images.epochs else self.optim
+
 
 Recipe: TypeAlias = MixRecipe | ClipRecipe
 
