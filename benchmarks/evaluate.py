@@ -102,8 +102,8 @@ def begin(case: Case) -> None:
 def fast(case: Case) -> tuple[float, float]:
     """Frames a second of hd2s in two processes and in one."""
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), begin, (case,)) as processes:
-        both = rate(lambda: evaluate(case, processes), case.count)
-    return both, rate(lambda: evaluate(case), case.count)
+        both = rate(lambda: evaluate(case, processes), case.count, 12)
+    return both, rate(lambda: evaluate(case), case.count, 12)
 
 
 def loops(p: Array, g: Array, xy: Array) -> Array:
@@ -172,7 +172,7 @@ def pysaliency_calls(p: Array, g: Array, xy: Array) -> dict[str, Callable[[], ob
     return {"pysaliency": models, "pysaliency, functions": functions}
 
 
-def rate(call: Callable[[], object], count: int, times: int = 3) -> float:
+def rate(call: Callable[[], object], count: int, times: int) -> float:
     """Frames a second, the best of some runs after one to warm up."""
     call()
     best = np.inf
@@ -215,12 +215,12 @@ def measure(case: Case, pysaliency: str) -> list[tuple[str, str, str, str]]:
     else:
         for name, each in theirs.items():
             add(f"  {name}", rates, each)
-    full_hd = Case(8, 1080, 1920, 70, shuffled=False)
+    full_hd = Case(2 * BATCH, 1080, 1920, 70, shuffled=False)
     np.testing.assert_allclose(evaluate(full_hd), loops(*frames(full_hd)), rtol=1e-4)
     rates = fast(full_hd)
     add("1080 x 1920, 70 fixations: CC, SIM, NSS, AUC-J: hd2s", rates)
     add("  in one process", rates[1:] * 2)
-    add("  numpy loops", rates, rate(lambda: loops(*frames(full_hd)), full_hd.count, 1))
+    add("  numpy loops", rates, rate(lambda: loops(*frames(full_hd)), full_hd.count, 3))
     return rows
 
 
@@ -238,7 +238,7 @@ def main() -> None:
     case = Case(options.frames, 360, 640, 20, shuffled=True)
     if options.theirs:
         calls = pysaliency_calls(*frames(case))
-        print(json.dumps({name: rate(call, case.count, 2) for name, call in calls.items()}))
+        print(json.dumps({name: rate(call, case.count, 3) for name, call in calls.items()}))
         return
     if options.memory:
         evaluate(case._replace(count=40), repeats=options.memory)

@@ -175,7 +175,7 @@ class _Fresh(TorchDispatchMode):
 
 
 def test_large_maps_are_scored_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(common, "_BLOCK", 100)
+    monkeypatch.setattr(common, "_PIECE", 100)
     prediction, density = torch.rand(2, 2, 20, 32, dtype=torch.float64) + 0.5
     counts = (torch.rand(2, 20, 32) > 0.9).long()
     fixations = Fixations.from_maps(counts)

@@ -17,6 +17,7 @@ from hd2s.metrics.draws import uniform
 from hd2s.metrics.fixations import Fixations
 
 SPLITS = 100
+COUNTED = 32  # thresholds of AUC-Judd, from the lowest, that are counted one by one
 STEPS = 10  # thresholds at 0, 1/10, ... 1 of the min-max-normalised map
 
 
@@ -140,12 +141,13 @@ def auc_shuffled(
             f"{len(negatives.pixels)} of {negatives.size_hw}. Scale them with Fixations.from_points."
         )
     numbers, used = _draws(fixations, seed, keys, splits)
-    pools, ends = negatives.pixels.expand(len(p), -1), negatives.counts.cumsum(1).expand(len(p), -1)
-    if not pools.shape[1]:
+    pool = negatives.pixels.flatten().repeat_interleave(negatives.counts.flatten())
+    if not len(pool):
         return p.new_full((len(p),), torch.nan)
-    chosen = torch.searchsorted(ends.contiguous(), (numbers * ends[:, -1:]).long(), right=True)
-    scores = _sampled(p, fixations, pools.gather(1, chosen.clamp(max=pools.shape[1] - 1)), used)
-    return scores.where(ends[:, -1] > 0, torch.nan)
+    totals = negatives.totals()[:, None]
+    chosen = (numbers * totals).long() + totals.cumsum(0) - totals
+    scores = _sampled(p, fixations, pool[chosen.clamp(max=len(pool) - 1)], used)
+    return scores.where(totals[:, 0] > 0, torch.nan)
 
 
 def _inputs(prediction: Tensor, fixations: FixationsLike) -> tuple[Tensor, Fixations]:
@@ -156,17 +158,23 @@ def _inputs(prediction: Tensor, fixations: FixationsLike) -> tuple[Tensor, Fixat
 def _above(p: Tensor, values: Tensor) -> Tensor:
     """(B, M) pixels of maps (B, N) that are not below each of the rising `values` (B, M).
 
-    On a CPU most of the time of AUC-Judd is spent here. numpy sorts floats some 15 times as fast as torch; to
-    sort beats to count for each value or in buckets. Pixels below the second value need not be sorted.
+    On a CPU most of the time of AUC-Judd is spent here. Each value leaves fewer pixels for the next, so to
+    count is fast for a few values; for many it is faster to sort what they leave, which numpy does some 15
+    times as fast as torch.
     """
     if p.device.type != "cpu":
         return p.shape[1] - torch.searchsorted(p.sort(1).values, values)
     above = np.zeros(values.shape, np.int64)
     for row, edges, counts in zip(p.numpy(), values.numpy(), above, strict=True):
-        counts[:1] = np.count_nonzero(row >= edges[:1]) if len(edges) else 0
-        ordered = row[row >= edges[1:2].min(initial=np.inf)]
-        ordered.sort()
-        counts[1:] = len(ordered) - np.searchsorted(ordered, edges[1:])
+        rest = row
+        for i, edge in enumerate(edges[:COUNTED]):
+            high = rest >= edge
+            counts[i] = np.count_nonzero(high)
+            if counts[i] < len(rest) / 2:  # to drop the others costs more than to count some of them again
+                rest = rest[high]
+        if len(edges) > COUNTED:
+            ordered = np.sort(rest)
+            counts[COUNTED:] = len(ordered) - np.searchsorted(ordered, edges[COUNTED:])
     return torch.from_numpy(above)
 
 

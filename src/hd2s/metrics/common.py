@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import combinations_with_replacement
 from typing import TypeAlias
 
@@ -14,7 +14,7 @@ from hd2s.metrics.fixations import Fixations
 
 EPSILON = 2.2204e-16  # MATLAB's eps, as in the MIT saliency benchmark's code
 
-_BLOCK = 2**15  # pixels: such pieces of a few maps, and what is computed of them, fit into a cache
+_PIECE = 2**16  # pixels: such pieces of a few maps, and what is computed of them, fit into a cache
 
 FixationsLike: TypeAlias = Fixations | Tensor
 
@@ -43,14 +43,31 @@ def flat(prediction: Tensor, fixations: FixationsLike | None = None) -> Tensor:
     return (prediction if known else prediction.float()).flatten(1)
 
 
-def blocks(*maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Cut maps (B, N) that belong together into pieces (B, n), one after the other.
+def summed(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """Sum what is computed of maps over their pixels, piece by piece.
 
-    What is computed of a piece stays in the cache of a CPU. Of whole maps it takes fresh memory, and to get
-    that takes longer than to compute. Pieces do not depend on B, so neither does the rounding.
+    What is computed of a piece of one map stays in the cache of a CPU. Of whole maps it takes fresh memory,
+    and to get that takes longer than to compute. Pieces do not depend on the batch, so neither does the
+    rounding.
+
+    Args:
+        function: Is given pieces (n,) of each map, or the maps where the device is no CPU; sums over the last
+            dimension and returns (K,) or (B, K).
+        tensors: Maps (B, N) that belong together, and values (B, 1) that a piece is given whole.
+
+    Returns:
+        (B, K) sums.
     """
-    size = _BLOCK if maps[0].device.type == "cpu" else maps[0].shape[1]
-    return zip(*(torch.split(each, size, 1) for each in maps), strict=True)
+    if tensors[0].device.type != "cpu" or not len(tensors[0]):
+        return function(*tensors)
+    pixels = max(each.shape[1] for each in tensors)
+    rows = []
+    for row in zip(*tensors, strict=True):
+        cut = (
+            [each] * max(1, -(-pixels // _PIECE)) if len(each) == 1 else each.split(_PIECE) for each in row
+        )
+        rows.append(torch.stack([function(*pieces) for pieces in zip(*cut, strict=True)]).sum(0))
+    return torch.stack(rows)
 
 
 def scatter(*maps: Tensor) -> list[Tensor]:
@@ -65,14 +82,16 @@ def scatter(*maps: Tensor) -> list[Tensor]:
     """
     means = [each.mean(1, keepdim=True) for each in maps]
     pairs = list(combinations_with_replacement(range(len(maps)), 2))
-    total = maps[0].new_zeros(len(pairs), len(maps[0]))
-    for pieces in blocks(*maps):
-        rest = [piece - mean for piece, mean in zip(pieces, means, strict=True)]
-        total = total + torch.stack([torch.linalg.vecdot(rest[i], rest[j]) for i, j in pairs])
+
+    def products_of(*pieces: Tensor) -> Tensor:
+        rest = [piece - mean for piece, mean in zip(pieces[: len(maps)], pieces[len(maps) :], strict=True)]
+        return torch.stack([torch.linalg.vecdot(rest[i], rest[j]) for i, j in pairs], -1)
+
+    total = summed(products_of, *maps, *means)
     rounding = [(8 * torch.finfo(mean.dtype).eps * mean[:, 0].detach()) ** 2 for mean in means]
     return [
         products.where(products > maps[0].shape[1] * rounding[i], torch.nan) if i == j else products
-        for (i, j), products in zip(pairs, total, strict=True)
+        for (i, j), products in zip(pairs, total.unbind(1), strict=True)
     ]
 
 

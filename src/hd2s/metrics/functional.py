@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hd2s.errors import InputShapeError, UnknownNameError
 from hd2s.metrics.auc import auc_borji, auc_judd, auc_shuffled
-from hd2s.metrics.common import EPSILON, FixationsLike, blocks, flat, scatter, weighted_mean
+from hd2s.metrics.common import EPSILON, FixationsLike, flat, scatter, summed, weighted_mean
 from hd2s.metrics.fixations import Fixations
 
 __all__ = [
@@ -87,15 +87,16 @@ def sim(prediction: Tensor, density: Tensor, *, normalise: Normalisation = "minm
     if normalise not in ("minmax", "sum"):
         raise UnknownNameError.among("normalisation of SIM", normalise, ("minmax", "sum"))
     p, g = _pair(prediction, density)
-    shift = normalise == "minmax"
-    p_low, g_low = (each.amin(1, keepdim=True) if shift else each.new_zeros(()) for each in (p, g))
-    sums, shared = p.new_zeros(2, len(p)), p.new_zeros(len(p))
-    for a, b in blocks(p, g):
-        sums = sums + torch.stack([(a - p_low).sum(1), (b - g_low).sum(1)])
-    scale = (sums[0] / sums[1])[:, None]
-    for a, b in blocks(p, g):
-        shared = shared + torch.minimum(a - p_low, (b - g_low) * scale).sum(1)
-    return shared / sums[0]
+    lowest = [m.amin(1, keepdim=True) if normalise == "minmax" else m.new_zeros(len(m), 1) for m in (p, g)]
+
+    def totals(a: Tensor, b: Tensor, a_low: Tensor, b_low: Tensor) -> Tensor:
+        return torch.stack([(a - a_low).sum(-1), (b - b_low).sum(-1)], -1)
+
+    def shared(a: Tensor, b: Tensor, a_low: Tensor, b_low: Tensor, scale: Tensor) -> Tensor:
+        return torch.minimum(a - a_low, (b - b_low) * scale).sum(-1, keepdim=True)
+
+    p_sum, g_sum = summed(totals, p, g, *lowest).split(1, 1)
+    return (summed(shared, p, g, *lowest, p_sum / g_sum) / p_sum)[:, 0]
 
 
 def nss(prediction: Tensor, fixations: FixationsLike) -> Tensor:
