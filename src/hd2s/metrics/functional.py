@@ -95,7 +95,7 @@ def sim(prediction: Tensor, density: Tensor, *, normalise: Normalisation = "minm
     def shared(a: Tensor, b: Tensor, a_low: Tensor, b_low: Tensor, scale: Tensor) -> Tensor:
         return torch.minimum(a - a_low, (b - b_low) * scale).sum(-1, keepdim=True)
 
-    p_sum, g_sum = summed(totals, p, g, *lowest).split(1, 1)
+    p_sum, g_sum = torch.split(summed(totals, p, g, *lowest), 1, 1)
     return (summed(shared, p, g, *lowest, p_sum / g_sum) / p_sum)[:, 0]
 
 
