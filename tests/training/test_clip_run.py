@@ -119,6 +119,27 @@ def test_half_precision_trains_alike(data: dict[str, Path], tmp_path: Path) -> N
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # while it traces
+def test_a_compiled_run_ends_with_the_same_weights(
+    data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[torch.nn.Module] = []
+
+    def traced(module: torch.nn.Module) -> None:
+        """Capture the graphs as for the default back end, which then takes minutes to build kernels."""
+        compiled.append(module)
+        module._compiled_call_impl = torch.compile(module._call_impl, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    recipe = written(tmp_path, data, steps="2", validate_every="2")
+    plain, other = (
+        run.train(load_recipe(recipe, changes), tmp_path / name)
+        for name, changes in (("plain", []), ("other", ["optim.compile=true"]))
+    )
+    assert len(compiled) == 5  # the encoder and four decoders
+    assert same(plain, other, atol=1e-6)
+
+
 def test_a_domain_specific_run_makes_weights_for_each_source(data: dict[str, Path], tmp_path: Path) -> None:
     tables = SECOND.format(**data)
     recipe = load_recipe(written(tmp_path, data, tables=tables, method='"domain_specific"'))
