@@ -135,8 +135,9 @@ class Speed(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the figures of the epoch."""
         total = self._worked + self._waited
-        pl_module.log("speed/clips_per_s", self._clips * trainer.world_size / max(total, 1e-9))
-        pl_module.log("speed/waiting_share", self._waited / max(total, 1e-9))
+        clips_per_s = self._clips * trainer.world_size / max(total, 1e-9)
+        pl_module.log("speed/clips_per_s", clips_per_s, sync_dist=True)
+        pl_module.log("speed/waiting_share", self._waited / max(total, 1e-9), sync_dist=True)
 
     def _clear(self) -> None:
         self._waited, self._worked, self._clips = 0.0, 0.0, 0

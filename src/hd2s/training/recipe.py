@@ -198,11 +198,14 @@ def _apply(table: dict[str, Any], change: str) -> None:
     inner: Any = table
     for parent in parents:
         if isinstance(inner, dict):
+            known = [name for name, entry in inner.items() if isinstance(entry, (dict, list))]
             inner = inner.setdefault(parent, {})
         else:  # [[source]]: the one with this name
-            inner = next((entry for entry in inner if entry.get("name") == parent), None)
+            known = [entry.get("name") for entry in inner]
+            inner = inner[known.index(parent)] if parent in known else None
         if not isinstance(inner, (dict, list)):
-            raise RecipeError(f"--set {change}: '{parent}' is no table.")
+            there = ", ".join(map(str, known)) or "none"
+            raise RecipeError(f"--set {change}: '{parent}' is no table here. There are: {there}.")
     if not isinstance(inner, dict):
         raise RecipeError(f"--set {change}: say which {parents[-1]}: {parents[-1]}.NAME.{leaf}.")
     inner[leaf] = value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import sys
 import warnings
 from pathlib import Path
@@ -65,6 +66,7 @@ def train(recipe: Recipe, output: Path) -> Path:
     """
     _claim(recipe, output)
     _keep_freed_memory()
+    _quieten()
     seed_everything(recipe.seed, verbose=False)
     model: HD2S | DomainHD2S
     try:
@@ -158,6 +160,13 @@ def _keep_freed_memory() -> None:
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
         libc.mallopt(top_pad, 2**29)
+
+
+def _quieten() -> None:
+    """Keep what Lightning says about itself, and about a folder that is meant to be there, from the user."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
 
 
 def _claim(recipe: Recipe, output: Path) -> None:

@@ -119,10 +119,10 @@ class Step(LightningModule):
             total, count = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
             if count:
                 means[domain] = total / count
-                self.log(f"val/{domain}/kl", means[domain])
+                self.log(f"val/{domain}/kl", means[domain], sync_dist=True)
         self._scores.clear()
         if means:
-            self.log("val/kl", sum(means.values()) / len(means), prog_bar=True)
+            self.log("val/kl", sum(means.values()) / len(means), prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """Adam or AdamW with up to two learning rates and a schedule over the steps."""
