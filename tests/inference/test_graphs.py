@@ -272,3 +272,22 @@ def test_what_cannot_be_loaded_is_refused_at_once(builds: list[str], tmp_path: P
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(WeightsError):
         Graphs.stored("hd2s-lite", weights)
+
+
+def test_the_cache_keeps_the_networks_that_were_used_last(tmp_path: Path, builds: list[str]) -> None:
+    cache = tmp_path / "cache" / "openvino"
+    for age in range(20):
+        (cache / f"network {age}").mkdir(parents=True)
+        os.utime(cache / f"network {age}", (age - 10**9, age - 10**9))
+    Graphs.of(Scaled(1.0)).compiled("encode", SHAPES)
+    left = {path.name for path in cache.iterdir()}
+    assert {name for name in left if name.startswith("network")} == {f"network {age}" for age in range(13, 20)}
+    assert len(left) == 8
+    (first,) = (path for path in cache.iterdir() if not path.name.startswith("network"))
+    os.utime(first, (0, 0))
+    Graphs.of(Scaled(1.0))  # is used again: the oldest of the others goes
+    Graphs.of(Scaled(3.0)).compiled("encode", SHAPES)
+    assert first.is_dir()
+    assert not (cache / "network 13").exists()
+    assert compute(Graphs.of(Scaled(1.0)).compiled("encode", SHAPES)) == [1, 1, 1]
+    assert builds == ["encode", "encode"]

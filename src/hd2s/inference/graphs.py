@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 _SPEC_FILE, _DIGEST_BYTES = "input.json", hashlib.sha256().digest_size
+_KEPT = 8  # networks in the cache, each with up to 0.2 GB of graphs
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 _SOURCES = ("models/*.py", "weights/*.py", "inference/conversion.py", "inference/torch_engine.py")
 
@@ -41,7 +43,8 @@ class Graphs:
     """The compiled graphs of one network, each read from the cache, or built if it is not there.
 
     A cached graph that is damaged, or of other weights, code, versions or processor, is built again. A
-    cache folder that cannot be written is no error: the graph is then built each time.
+    cache folder that cannot be written is no error: the graph is then built each time. It keeps the networks
+    that were used last, and forgets others.
 
     Args:
         facts: All that the graphs depend on besides code and versions.
@@ -57,6 +60,8 @@ class Graphs:
         # A trace takes only what needs no gradients for a constant.
         self._model = functools.cache(lambda: model().cpu().eval().requires_grad_(False))
         self._folder = cache_folder() / "openvino" / _key((*facts, _processor()))
+        with suppress(OSError):
+            os.utime(self._folder)
         self.precision = precision
         self.spec = _read_spec(self._folder / _SPEC_FILE) or self._model().spec
 
@@ -131,6 +136,7 @@ class Graphs:
             _write(
                 self._folder / _SPEC_FILE, f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n".encode()
             )
+            _forget_all_but(_KEPT, self._folder.parent)
         return compiled
 
 
@@ -213,6 +219,13 @@ def _write(path: Path, data: bytes) -> None:
     except BaseException:
         os.unlink(scratch)
         raise
+
+
+def _forget_all_but(count: int, cache: Path) -> None:
+    """Remove the folders that were not among the last so many to be used; who reads there builds again."""
+    folders = sorted(cache.iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    for folder in folders[count:]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read_spec(path: Path) -> InputSpec | None:
