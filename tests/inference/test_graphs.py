@@ -281,7 +281,9 @@ def test_the_cache_keeps_the_networks_that_were_used_last(tmp_path: Path, builds
         os.utime(cache / f"network {age}", (age - 10**9, age - 10**9))
     Graphs.of(Scaled(1.0)).compiled("encode", SHAPES)
     left = {path.name for path in cache.iterdir()}
-    assert {name for name in left if name.startswith("network")} == {f"network {age}" for age in range(13, 20)}
+    assert {name for name in left if name.startswith("network")} == {
+        f"network {age}" for age in range(13, 20)
+    }
     assert len(left) == 8
     (first,) = (path for path in cache.iterdir() if not path.name.startswith("network"))
     os.utime(first, (0, 0))

@@ -121,11 +121,13 @@ def test_what_is_undefined_is_nan() -> None:
     assert auc_borji(prediction, torch.zeros_like(fixations)).isnan().all()
 
 
+@pytest.mark.parametrize("fixated", [True, False])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-def test_a_map_that_is_not_finite_scores_nan_and_leaves_the_others_alone(bad: float) -> None:
+def test_a_map_that_is_not_finite_scores_nan_and_leaves_the_others_alone(bad: float, fixated: bool) -> None:
     prediction, fixations = ties(2)
     expected = auc_judd(prediction, fixations)[1]
-    prediction[0, 5, 5] = bad
+    y, x = ((fixations[0] > 0) == fixated).nonzero()[0]
+    prediction[0, y, x] = bad
     assert auc_judd(prediction, fixations)[0].isnan()
     assert auc_judd(prediction, fixations)[1] == expected
     assert auc_borji(prediction, fixations).isnan().tolist() == [True, False]

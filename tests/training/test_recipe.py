@@ -79,7 +79,7 @@ def test_the_last_change_wins_and_the_rest_stays() -> None:
         ("epochs", r"takes KEY=VALUE such as optim\.epochs=2, got 'epochs'"),
         ("=2", "takes KEY=VALUE.*got '=2'"),
         ("", "takes KEY=VALUE.*got ''"),
-        ("seed.more=2", "--set seed.more=2: 'seed' is no table"),
+        ("seed.more=2", r"--set seed.more=2: 'seed' is no table here. There are: data, images,"),
     ],
 )
 def test_changes_that_are_none_are_refused(change: str, message: str) -> None:

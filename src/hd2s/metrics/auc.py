@@ -48,7 +48,7 @@ def auc_judd(prediction: Tensor, fixations: FixationsLike) -> Tensor:
     values, order = p.gather(1, fixations.pixels).masked_fill(fixations.counts == 0, torch.inf).sort(1)
     counts = fixations.counts.gather(1, order)
     # Of equal values the first tells how many are below it, and so how many are not.
-    first = torch.searchsorted(values, values)
+    first = torch.searchsorted(values, values).clamp(max=max(0, values.shape[1] - 1))  # beyond: nan
     true = _at_least(counts, first)
     fixated = _at_least((counts > 0).long(), first)
     above = _above(p, values)

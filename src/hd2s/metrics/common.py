@@ -47,25 +47,23 @@ def summed(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """Sum what is computed of maps over their pixels, piece by piece.
 
     What is computed of a piece of one map stays in the cache of a CPU. Of whole maps it takes fresh memory,
-    and to get that takes longer than to compute. Pieces do not depend on the batch, so neither does the
-    rounding.
+    and to get that takes longer than to compute. Small maps, and those on other devices, are taken whole.
+    Pieces do not depend on the batch, so neither does the rounding.
 
     Args:
-        function: Is given pieces (n,) of each map, or the maps where the device is no CPU; sums over the last
-            dimension and returns (K,) or (B, K).
+        function: Is given pieces (n,) of each map, or the maps; sums over the last dimension and returns (K,)
+            or (B, K).
         tensors: Maps (B, N) that belong together, and values (B, 1) that a piece is given whole.
 
     Returns:
         (B, K) sums.
     """
-    if tensors[0].device.type != "cpu" or not len(tensors[0]):
-        return function(*tensors)
     pixels = max(each.shape[1] for each in tensors)
+    if tensors[0].device.type != "cpu" or not len(tensors[0]) or pixels < _PIECE // 4:
+        return function(*tensors)
     rows = []
     for row in zip(*tensors, strict=True):
-        cut = (
-            [each] * max(1, -(-pixels // _PIECE)) if len(each) == 1 else each.split(_PIECE) for each in row
-        )
+        cut = ([each] * -(-pixels // _PIECE) if len(each) == 1 else each.split(_PIECE) for each in row)
         rows.append(torch.stack([function(*pieces) for pieces in zip(*cut, strict=True)]).sum(0))
     return torch.stack(rows)
 

@@ -24,6 +24,8 @@ from hd2s.data.datasets.base import AnnotatedVideo
 from hd2s.errors import DatasetFormatError, MissingExtraError
 from hd2s.models import BUILDERS, HD2S, DomainHD2S, build, load_encoder
 from hd2s.models.decoder import Decoder
+from hd2s.models.lite import EfficientNetLite0
+from hd2s.models.s3d import S3D
 from hd2s.training.callbacks import LAST, KeepPrevious, Pictures, Speed
 from hd2s.training.clip_recipe import ClipRecipe, SourceTable
 from hd2s.training.clips import ClipAugment, ClipBatches, ClipSource, VideoSamples, open_videos
@@ -59,8 +61,9 @@ def train_on_clips(recipe: ClipRecipe, output: Path, resume: Path | None) -> tup
     )
     trainer = make_trainer(recipe, output, [best, *_callbacks(recipe, output, model.spec)])
     if recipe.optim.compile:
-        for module in (model.encoder, *(m for m in model.modules() if isinstance(m, Decoder))):
-            module.compile()
+        for module in model.modules():
+            if isinstance(module, (EfficientNetLite0, S3D, Decoder)):
+                module.compile()
     trainer.fit(step, data, ckpt_path=str(resume) if resume else None)
     return model, Path(best.best_model_path)
 

@@ -186,6 +186,11 @@ def _keys(table: type[BaseModel], parents: Sequence[str | int]) -> list[str]:
     return [field.alias or name for name, field in table.model_fields.items()]
 
 
+def _is_table(value: object) -> bool:
+    """Whether it is a table, or a list of tables as of [[source]]."""
+    return isinstance(value, dict) or (isinstance(value, list) and all(isinstance(v, dict) for v in value))
+
+
 def _apply(table: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     if not equals or not key:
@@ -198,12 +203,12 @@ def _apply(table: dict[str, Any], change: str) -> None:
     inner: Any = table
     for parent in parents:
         if isinstance(inner, dict):
-            known = [name for name, entry in inner.items() if isinstance(entry, (dict, list))]
+            known = [name for name, entry in inner.items() if _is_table(entry)]
             inner = inner.setdefault(parent, {})
         else:  # [[source]]: the one with this name
             known = [entry.get("name") for entry in inner]
             inner = inner[known.index(parent)] if parent in known else None
-        if not isinstance(inner, (dict, list)):
+        if not _is_table(inner):
             there = ", ".join(map(str, known)) or "none"
             raise RecipeError(f"--set {change}: '{parent}' is no table here. There are: {there}.")
     if not isinstance(inner, dict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -176,7 +177,9 @@ def _claim(recipe: Recipe, output: Path) -> None:
     if not saved.exists():
         try:
             output.mkdir(parents=True, exist_ok=True)
-            saved.write_text(text, encoding="utf-8")
+            scratch = saved.with_name(f".recipe.{os.getpid()}.tmp")  # several processes may begin at once
+            scratch.write_text(text, encoding="utf-8")
+            os.replace(scratch, saved)
         except OSError as error:
             raise OutputError(
                 f"{output} cannot be written ({error.strerror}). Choose another --output."
