@@ -18,14 +18,13 @@ from hd2s.metrics.functional import cc, nss
 from hd2s.models import HD2SLite, HD2SOutput
 from hd2s.training.data import Batch, ValidationSample
 from hd2s.training.recipe import MixRecipe
+from hd2s.training.steps import encode_windows
 
 
 class Supervised(LightningModule):
     """Trains `hd2s-lite` on stills and clips with the hierarchical KL loss.
 
-    The frames before a clip's last one are encoded without gradients: the encoder learns from the
-    last frame alone, which makes a step four times as fast; the temporal filters learn from all. Up to level
-    2 the encoder keeps the weights that it came with: edges and colours are the same everywhere.
+    Up to level 2 the encoder keeps the weights that it came with: edges and colours are the same everywhere.
     """
 
     def __init__(self, model: HD2SLite, recipe: MixRecipe) -> None:
@@ -59,22 +58,9 @@ class Supervised(LightningModule):
         return total
 
     def _predict(self, batch: Batch) -> HD2SOutput:
-        length = self.model.spec.num_frames
-        count = len(batch.stills)
         newest = torch.cat((batch.stills, batch.clips[:, :, -1]))
         with torch.set_grad_enabled(self.recipe.phase(self.current_epoch).encoder_lr > 0):
-            levels = self.model.encode(newest.contiguous(memory_format=torch.channels_last))
-        if not len(batch.clips):
-            stills = [level[:, :, None] for level in levels]
-            return self.model.decode(self.model.collapse(stills), batch.windows)
-        with torch.no_grad():
-            past = batch.clips[:, :, :-1].transpose(1, 2).flatten(0, 1)
-            history = self.model.encode(past.contiguous(memory_format=torch.channels_last))
-        features = []
-        for level, before in zip(levels, history, strict=True):
-            still = level[:count, :, None].expand(-1, -1, length, -1, -1)
-            earlier = before.view(len(batch.clips), length - 1, *before.shape[1:]).transpose(1, 2)
-            features.append(torch.cat((still, torch.cat((earlier, level[count:, :, None]), dim=2))))
+            features = encode_windows(self.model, newest, batch.clips[:, :, :-1])
         return self.model.decode(self.model.collapse(features), batch.windows)
 
     def validation_step(self, sample: ValidationSample, batch_idx: int) -> None:

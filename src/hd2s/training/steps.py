@@ -212,23 +212,38 @@ class AdversarialStep(Step):
 
 
 def features(network: HD2S, clips: Tensor) -> list[Tensor]:
-    """Encode and collapse clips (B, 3, T, H, W) to the four levels' (B, C, h, w).
+    """Encode and collapse clips (B, 3, T, H, W) to the four levels' (B, C, h, w)."""
+    if isinstance(network, HD2SLite):
+        return network.collapse(encode_windows(network, clips[:, :, -1], clips[:, :, :-1]))
+    return network.collapse(network.encoder(clips))
 
-    Of `hd2s-lite` only the last frame is encoded with gradients, which makes a step four times as fast: the
-    encoder learns from that frame, the temporal filters from all.
+
+def encode_windows(network: HD2SLite, newest: Tensor, past: Tensor) -> list[Tensor]:
+    """Encode windows of T frames, the last frame of each with gradients.
+
+    That makes a step four times as fast: the encoder learns from that frame, the temporal filters from all.
+
+    Args:
+        network: Whose encoder.
+        newest: (B, 3, H, W) the last frames.
+        past: (N, 3, T - 1, H, W) the frames before the last N of these; nothing moves before the others.
+
+    Returns:
+        The four levels' (B, C, T, h, w), or (B, C, 1, h, w) if N is 0.
     """
-    if not isinstance(network, HD2SLite):
-        return network.collapse(network.encoder(clips))
-    length = clips.shape[2]
-    newest = network.encode(clips[:, :, -1].contiguous(memory_format=torch.channels_last))
+    levels = network.encode(newest.contiguous(memory_format=torch.channels_last))
+    if not len(past):
+        return [level[:, :, None] for level in levels]
     with torch.no_grad():
-        past = clips[:, :, :-1].transpose(1, 2).flatten(0, 1)
-        history = network.encode(past.contiguous(memory_format=torch.channels_last))
-    joined = []
-    for last, before in zip(newest, history, strict=True):
-        earlier = before.view(len(clips), length - 1, *before.shape[1:]).transpose(1, 2)
-        joined.append(torch.cat((earlier, last[:, :, None]), dim=2))
-    return network.collapse(joined)
+        frames = past.transpose(1, 2).flatten(0, 1)
+        history = network.encode(frames.contiguous(memory_format=torch.channels_last))
+    stills, length = len(newest) - len(past), past.shape[2]
+    windows = []
+    for level, before in zip(levels, history, strict=True):
+        standing = level[:stills, :, None].expand(-1, -1, length, -1, -1)
+        moving = before.view(len(past), length, *before.shape[1:]).transpose(1, 2)
+        windows.append(torch.cat((torch.cat((standing, moving)), level[:, :, None]), dim=2))
+    return windows
 
 
 def reversal_strength(progress: float) -> float:
