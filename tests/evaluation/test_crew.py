@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import time
 from pathlib import Path
 
 import cv2
@@ -22,8 +24,17 @@ def test_a_process_that_is_killed_is_an_error_that_says_so(
     scene = make_scene(tmp_path / "data")
     write_all(tmp_path / "mine", scene)
     monkeypatch.setattr(run, "Worker", DyingWorker)
-    with pytest.raises(HD2SError, match="A worker process was killed, most likely because memory ran out"):
-        hd2s.evaluate(scene.root, predictions=tmp_path / "mine", metrics=["cc"], jobs=2)
+    ours = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,), daemon=True)
+    ours.start()
+    try:
+        with pytest.raises(
+            HD2SError, match="A worker process was killed, most likely because memory ran out"
+        ):
+            hd2s.evaluate(scene.root, predictions=tmp_path / "mine", metrics=["cc"], jobs=2)
+        assert multiprocessing.active_children() == [ours]  # processes of the caller's are left alone
+    finally:
+        ours.kill()
+        ours.join()
 
 
 def test_one_thread_does_the_work_and_the_others_come_back(

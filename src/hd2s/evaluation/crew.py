@@ -144,6 +144,7 @@ class Crew(AbstractContextManager["Crew"]):
     def __enter__(self) -> Crew:
         """Take no more threads than are of use here; workers do so themselves."""
         self._before = torch.get_num_threads(), cv2.getNumThreads()
+        self._strangers = set(multiprocessing.active_children())
         _limit_threads(self._worker.source, 1)
         return self
 
@@ -197,7 +198,7 @@ class Crew(AbstractContextManager["Crew"]):
         if self._pool is None:
             return
         if kind is not None:
-            for process in multiprocessing.active_children():
+            for process in set(multiprocessing.active_children()) - self._strangers:
                 process.terminate()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
