@@ -33,7 +33,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def batches(root: Path, *changes: str, min_fixations: int = 5) -> TrainingBatches:
-    sizes = ("images.epochs=0", "data.stills=2", "data.pans=1", "data.clips=2", "data.batches=3")
+    sizes = (
+        "images.epochs=0",
+        "data.stills=2",
+        "data.pans=1",
+        "data.clips=2",
+        "data.batches=3",
+        "data.bars=0",
+    )
     recipe = load_recipe(LITE, [*sizes, *changes])
     assert isinstance(recipe, MixRecipe)
     footage = load_footage(gaze.videos(root, "train"), min_fixations)
@@ -81,7 +88,7 @@ def test_an_epoch_shows_every_image_before_any_again(root: Path, monkeypatch: py
     shown: list[int] = []
     for part in ("_still", "_pan"):
         original = getattr(data, part)
-        monkeypatch.setattr(data, part, lambda i, rng, f=original: shown.append(i) or f(i, rng))
+        monkeypatch.setattr(data, part, lambda i, *rest, f=original: shown.append(i) or f(i, *rest))
     for index in range(6):
         _ = data[0, index]
     assert len(shown) == 24
@@ -109,6 +116,19 @@ def test_windows_say_which_part_is_shown(root: Path) -> None:
         assert (len(rows) / HEIGHT, len(columns) / WIDTH) == pytest.approx(
             (1 / height, 1 / abs(width)), abs=0.07
         )
+
+
+def test_bars_leave_the_whole_picture_in_the_middle(root: Path) -> None:
+    data = batches(root, *PLAIN, "data.stills=12", "data.pans=0", "data.clips=4", "data.bars=1")
+    windows = data[0, 0].windows
+    start, extent = windows.unbind(2)  # (16, [y, x])
+    torch.testing.assert_close(start + extent / 2, torch.full_like(start, 0.5))
+    sides = extent.abs()
+    assert ((sides.amin(1) - 1).abs() < 1e-6).all()
+    assert ((sides.amax(1) > 1.2) & (sides.amax(1) < 3.2)).all()
+    assert 0 < (sides[:, 0] > 1).sum() < len(sides)
+    images = batches(root, *PLAIN, "images.epochs=1", "data.bars=1", "augment.crop=0")
+    assert (images[0, 0].windows[..., 1].abs() == 1).all()  # not while there are images alone
 
 
 @pytest.mark.parametrize("change", ["grey", "blur"])

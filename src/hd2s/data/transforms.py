@@ -127,6 +127,17 @@ def random_window(rng: np.random.Generator, *, crop: float, min_side: float, max
     return Window(left, top, width, height, bool(rng.random() < 0.5))
 
 
+def random_bars(rng: np.random.Generator) -> Window:
+    """Draw a window with a whole picture in its middle and black bars, mirrored half the time.
+
+    They stand beside it, up to those of 9:16 in 16:9, or lie above and below it, up to half of the height.
+    """
+    width, height = rng.uniform(1.2, 3.2), 1.0
+    if rng.random() < 0.3:
+        width, height = 1.0, rng.uniform(1.2, 2.0)
+    return Window((1 - width) / 2, (1 - height) / 2, width, height, bool(rng.random() < 0.5))
+
+
 def jitter_light(frames: Tensor, brightness: float, contrast: float) -> Tensor:
     """Scale the contrast of normalised frames about their mean and shift their brightness (in stds)."""
     mean = frames.mean()

@@ -149,19 +149,19 @@ class TrainingBatches(Dataset[Batch]):
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         epoch, index = key
         order = np.random.default_rng((self.seed, epoch))
-        stills, pans, clips = self.data.stills, self.data.pans, self.data.clips
+        stills, pans, clips, bars = self.data.stills, self.data.pans, self.data.clips, self.data.bars
         phase = self.recipe.phase(epoch)
         if isinstance(phase, ImagesTable):
-            stills, pans, clips = phase.batch, 0, 0
+            stills, pans, clips, bars = phase.batch, 0, 0, 0.0
         per_batch = stills + pans
         rounds = 1 + per_batch * self.data.batches // len(self.stills)
         shuffled = np.concatenate([order.permutation(len(self.stills)) for _ in range(rounds)])
         chosen = shuffled[index * per_batch : (index + 1) * per_batch]
 
         rng = np.random.default_rng((self.seed, epoch, index))
-        views = [self._still(i, rng) for i in chosen[:stills]]
+        views = [self._still(i, rng, bars) for i in chosen[:stills]]
         views += [self._pan(i, rng) for i in chosen[stills:]]
-        views += [self._clip(rng) for _ in range(clips)]
+        views += [self._clip(rng, bars) for _ in range(clips)]
         shape = (3, self.spec.num_frames, self.spec.height, self.spec.width)
         return Batch(
             torch.stack([v.frames[:, 0] for v in views[:stills]])
@@ -172,8 +172,8 @@ class TrainingBatches(Dataset[Batch]):
             torch.stack([v.window for v in views]),
         )
 
-    def _still(self, index: int, rng: np.random.Generator) -> _View:
-        return self._view([self.pictures[index]], [self._window(rng)], self.stills[index].points, rng)
+    def _still(self, index: int, rng: np.random.Generator, bars: float) -> _View:
+        return self._view([self.pictures[index]], [self._window(rng, bars)], self.stills[index].points, rng)
 
     def _pan(self, index: int, rng: np.random.Generator) -> _View:
         """A still seen through a window that moves and zooms evenly."""
@@ -185,7 +185,7 @@ class TrainingBatches(Dataset[Batch]):
         windows = [start.toward(end, share) for share in shares]
         return self._view([self.pictures[index]] * count, windows, self.stills[index].points, rng)
 
-    def _clip(self, rng: np.random.Generator) -> _View:
+    def _clip(self, rng: np.random.Generator, bars: float) -> _View:
         """A clip of a random video, at a changed frame rate, seen through one window."""
         footage = self.footage[rng.integers(len(self.footage))]
         target = int(rng.choice(footage.usable))
@@ -193,9 +193,11 @@ class TrainingBatches(Dataset[Batch]):
         indices = clip_before(target, len(footage.frames), self.spec.num_frames, step)
         frames = [footage.frames[i] for i in indices]
         points = footage.video.points[footage.video.active(target, footage.fps)]
-        return self._view(frames, [self._window(rng)] * len(frames), points, rng)
+        return self._view(frames, [self._window(rng, bars)] * len(frames), points, rng)
 
-    def _window(self, rng: np.random.Generator) -> Window:
+    def _window(self, rng: np.random.Generator, bars: float) -> Window:
+        if bars and rng.random() < bars:
+            return transforms.random_bars(rng)
         crop, least, most = self.augment.crop, self.augment.min_side, self.augment.max_side
         return transforms.random_window(rng, crop=crop, min_side=least, max_side=most)
 

@@ -35,6 +35,8 @@ class DataTable(Table):
     """Images in a batch turned into clips by a synthetic pan or zoom."""
     clips: int = Field(ge=0)
     """Clips of videos in a batch."""
+    bars: float = Field(0.0, ge=0, le=1)
+    """Share of the stills and clips that are a whole picture between black bars."""
     batches: int = Field(gt=0)
     """Batches in an epoch."""
     min_fixations: int = Field(5, ge=1)
