@@ -236,7 +236,9 @@ def test_options_that_are_named_exist() -> None:
     commands = get_command(app).commands.values()  # type: ignore[attr-defined]
     known = {name for command in commands for parameter in command.params for name in parameter.opts}
     for page in PAGES:
-        text = re.sub(r"\b(pip|python|torchrun|srun) .*", "", page.read_text(encoding="utf-8"))  # options of others
+        text = re.sub(
+            r"\b(pip|python|torchrun|srun) .*", "", page.read_text(encoding="utf-8")
+        )  # options of others
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
         assert named <= known | {"--help", "--version"}, page.name
 
