@@ -12,7 +12,6 @@ import logging
 import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -26,6 +25,7 @@ from hd2s.errors import DeviceUnavailableError
 from hd2s.types import InputSpec
 from hd2s.weights.cache import cache_folder
 from hd2s.weights.catalog import WEIGHTS
+from hd2s.weights.files import write_whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -132,8 +132,9 @@ class Graphs:
             compiled.export_model(stream)
             data = stream.getvalue()
             text = json.dumps(asdict(self.spec))
-            _write(path, hashlib.sha256(data).digest() + data)
-            _write(
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_whole(path, hashlib.sha256(data).digest() + data)
+            write_whole(
                 self._folder / _SPEC_FILE, f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n".encode()
             )
             _forget_all_but(_KEPT, self._folder.parent)
@@ -206,19 +207,6 @@ def _settings(module: nn.Module) -> dict[str, Any]:
 def _processor() -> bytes:
     """What a compiled graph may depend on; OpenVINO itself refuses one for other instructions."""
     return repr((core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"), platform.machine())).encode()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent)
-    try:
-        with open(handle, "wb") as file:
-            file.write(data)
-        os.replace(scratch, path)
-    except BaseException:
-        os.unlink(scratch)
-        raise
 
 
 def _forget_all_but(count: int, cache: Path) -> None:

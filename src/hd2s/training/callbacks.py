@@ -20,6 +20,7 @@ from torch import Tensor
 from hd2s.errors import TrainingError
 from hd2s.training.steps import Step
 from hd2s.types import InputSpec
+from hd2s.weights.files import write_whole
 
 _logger = logging.getLogger(__name__)
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -88,10 +89,8 @@ class Pictures(Callback):
         picture = ((frame.float().cpu() * std + mean).clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()
         tiles = [picture[:, :, ::-1]] + [_grey(m) for m in (target, saliency[0], *levels[0])]
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"step_{step:06d}.png"
-        scratch = path.with_name(f".{path.name}.tmp")
-        scratch.write_bytes(cv2.imencode(".png", np.hstack(tiles))[1].tobytes())
-        os.replace(scratch, path)
+        png = cv2.imencode(".png", np.hstack(tiles))[1].tobytes()
+        write_whole(self._folder / f"step_{step:06d}.png", png)
 
 
 def _grey(tensor: Tensor) -> NDArray[np.uint8]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from hd2s.metrics.functional import cc, nss
 from hd2s.models import HD2SLite, HD2SOutput
 from hd2s.training.data import Batch, ValidationSample
 from hd2s.training.recipe import MixRecipe
-from hd2s.training.steps import encode_windows
+from hd2s.training.steps import encode_windows, rise_and_fall
 
 
 class Supervised(LightningModule):
@@ -100,10 +99,7 @@ class Supervised(LightningModule):
         second = optim.epochs * self.recipe.data.batches
 
         def factor(step: int, steps: int) -> float:
-            warmup = max(1, round(optim.warmup * steps))
-            if step < warmup:
-                return (step + 1) / warmup
-            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+            return rise_and_fall(step, max(1, round(optim.warmup * steps)), steps)
 
         def rate(step: int, of_images: float, of_all: float) -> float:
             if step < first:

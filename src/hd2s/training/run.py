@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -35,6 +34,7 @@ from hd2s.training.module import Supervised
 from hd2s.training.recipe import MixRecipe, OutputTable, Recipe
 from hd2s.types import InputSpec
 from hd2s.weights import io
+from hd2s.weights.files import write_whole
 
 
 def imagenet_lite() -> HD2SLite:
@@ -177,9 +177,7 @@ def _claim(recipe: Recipe, output: Path) -> None:
     if not saved.exists():
         try:
             output.mkdir(parents=True, exist_ok=True)
-            scratch = saved.with_name(f".recipe.{os.getpid()}.tmp")  # several processes may begin at once
-            scratch.write_text(text, encoding="utf-8")
-            os.replace(scratch, saved)
+            write_whole(saved, text.encode())  # several processes may begin at once
         except OSError as error:
             raise OutputError(
                 f"{output} cannot be written ({error.strerror}). Choose another --output."

@@ -256,6 +256,13 @@ def reversal_strength(progress: float) -> float:
     return 2 / (1 + math.exp(-10 * progress)) - 1
 
 
+def rise_and_fall(step: int, warmup: int, steps: int) -> float:
+    """Rise to 1 evenly in the first `warmup` steps, then fall to 0 along half a cosine."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
 def learning_rate_factor(step: int, table: StepsTable) -> float:
     """What the learning rates are multiplied by at a step.
 
@@ -265,8 +272,6 @@ def learning_rate_factor(step: int, table: StepsTable) -> float:
         [0.1, 0.5, 1.0, 1.0, 0.1, 0.1]
     """
     warmup = round(table.warmup * table.steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    if table.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, table.steps - warmup)))
+    if step < warmup or table.schedule == "cosine":
+        return rise_and_fall(step, warmup, table.steps)
     return float(0.1 ** sum(step >= share * table.steps for share in table.drop_at))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from hd2s.errors import HD2SError, InputNotFoundError, WeightsError
 from hd2s.types import InputSpec
 from hd2s.weights.checkpoint import is_safetensors, read_checkpoint
 from hd2s.weights.convert import FAMILIES, convert
+from hd2s.weights.files import write_whole
 
 _SHOWN_KEYS = 5
 _HEADER_KEY = "hd2s"  # one key, because the order of several is random, and with it the file's hash
@@ -79,10 +79,8 @@ def save(path: Path, model: nn.Module, header: Header, *, dtype: torch.dtype = t
         fields["domains"] = header.domains
     if header.license:
         fields["license"] = header.license
-    temporary = path.with_name(f".{path.name}.tmp")
     # unlike save_file, with the usual permissions
-    temporary.write_bytes(serialise(state, {_HEADER_KEY: json.dumps(fields)}))
-    os.replace(temporary, path)
+    write_whole(path, serialise(state, {_HEADER_KEY: json.dumps(fields)}))
 
 
 def read_header(path: Path) -> Header:
