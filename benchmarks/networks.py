@@ -79,7 +79,7 @@ def main() -> None:
         for kind in ("torch", "openvino"):
             engine = open_engine(network, engine=kind, device="cpu", precision="float32")
             tasks[f"{name}, {kind}"] = (predicting(engine), MAPS)
-            native = open_engine(network, engine=kind, device="cpu").precision
+            native = open_engine(network, engine=kind, device="cpu", precision="auto").precision
             if native != "float32":
                 engine = open_engine(network, engine=kind, device="cpu", precision=native)
                 tasks[f"{name}, {kind}, {native}"] = (predicting(engine), MAPS)
