@@ -10,24 +10,36 @@ import openvino
 import torch
 from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+from openvino.preprocess import PrePostProcessor
 from torch import Tensor
 
 from hd2s.inference.torch_engine import Encode
 from hd2s.models import HD2S
 
+_TYPES = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
 
-def convert(model: HD2S, part: str, shapes: Sequence[Sequence[int]]) -> Any:
+
+def convert(model: HD2S, part: str, shapes: Sequence[Sequence[int]], precision: str = "float32") -> Any:
     """Build the graph of a part of a network for inputs of the given shapes.
 
-    "encode" is `Encode`; the others are `HD2S.slide` and give the saliency map alone or both outputs. The
-    network is on the CPU, in eval mode and needs no gradients.
+    "encode" is `Encode`; the others are `HD2S.slide` and give the saliency map alone or both outputs.
+    Features pass from one to the other with their channels last, as OpenVINO's kernels have them, so that
+    nothing has to be turned. The network is on the CPU, in eval mode and needs no gradients.
+
+    Args:
+        model: The network.
+        part: "encode", "slide" or "slide with levels".
+        shapes: Of the inputs.
+        precision: What features pass in, "float32" or "bfloat16".
     """
     encode, kind = Encode(model), torch.uint8 if part == "encode" else torch.float32
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
         if part == "encode":
-            return encode(inputs[0])  # type: ignore[no-any-return]
-        return model.slide(inputs)[: 2 if part == "slide with levels" else 1]
+            return tuple(level.movedim(1, -1) for level in encode(inputs[0]))
+        return model.slide([level.movedim(-1, 1) for level in inputs])[
+            : 2 if part == "slide with levels" else 1
+        ]
 
     examples = tuple(torch.zeros(*shape, dtype=kind) for shape in shapes)
     with torch.no_grad(), warnings.catch_warnings():
@@ -43,7 +55,11 @@ def convert(model: HD2S, part: str, shapes: Sequence[Sequence[int]]) -> Any:
         port.get_node().set_element_type(openvino.Type.u8 if part == "encode" else openvino.Type.f32)
         port.get_node().set_partial_shape(openvino.PartialShape(example.shape))
     graph.validate_nodes_and_infer_types()
-    return graph
+    outside, features = PrePostProcessor(graph), _TYPES[precision]
+    for number in range(len(graph.outputs if part == "encode" else graph.inputs)):
+        end = outside.output(number) if part == "encode" else outside.input(number)
+        end.tensor().set_element_type(features)
+    return outside.build()
 
 
 def _fold(graph: Any) -> None:

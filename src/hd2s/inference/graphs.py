@@ -126,7 +126,8 @@ class Graphs:
         from hd2s.inference.conversion import convert
 
         _logger.info("preparing OpenVINO (%s); this takes some seconds the first time", part)
-        compiled = core().compile_model(convert(self._model(), part, shapes), "CPU", settings)
+        graph = convert(self._model(), part, shapes, self.precision)
+        compiled = core().compile_model(graph, "CPU", settings)
         with suppress(OSError, RuntimeError):  # without a cache
             stream = io.BytesIO()
             compiled.export_model(stream)

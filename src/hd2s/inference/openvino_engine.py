@@ -23,6 +23,8 @@ class OpenVINOEngine(Engine):
     Work is cut into pieces that run at the same time on different cores, rather than each on all cores: that
     costs less, as cores need not wait for each other, and what passes between layers stays in their caches.
     Live frames come one by one, and all cores work on each.
+
+    Features are (N, h, w, C) arrays of float32, or of uint16 that hold the bits of bfloat16 (numpy lacks it).
     """
 
     name = "openvino"
@@ -49,15 +51,15 @@ class OpenVINOEngine(Engine):
 
         threading.Thread(target=work, name="hd2s-prepare").start()
 
-    def encode(self, frames: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    def encode(self, frames: NDArray[np.uint8]) -> list[NDArray[Any]]:
         """See `Engine.encode`."""
         return self._run("encode", [[frames[i : i + 1]] for i in range(len(frames))], len(frames))
 
-    def concat(self, features: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    def concat(self, features: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """See `Engine.concat`."""
         return np.concatenate(features)
 
-    def slide(self, features: Sequence[NDArray[np.float32]], *, conspicuity: bool = False) -> Maps:
+    def slide(self, features: Sequence[NDArray[Any]], *, conspicuity: bool = False) -> Maps:
         """See `Engine.slide`."""
         past = self.spec.num_frames - 1
         pieces = list(_pieces(features, past, self._piece()))
@@ -67,12 +69,12 @@ class OpenVINOEngine(Engine):
         """How many maps are predicted by one request."""
         return 1 if self._live else _PIECE
 
-    def _run(self, part: str, pieces: list[list[NDArray[Any]]], total: int) -> list[NDArray[np.float32]]:
+    def _run(self, part: str, pieces: list[list[NDArray[Any]]], total: int) -> list[NDArray[Any]]:
         """Run a part of the network on pieces of its input; join the first `total` results of each output."""
         queue = self._queue(part, [array.shape for array in pieces[0]])
-        outputs = [output.shape for output in queue[0].model_outputs]
-        size = outputs[0][0]
-        results = [np.empty((total, *shape[1:]), np.float32) for shape in outputs]
+        outputs = queue[0].model_outputs
+        size = outputs[0].shape[0]
+        results = [np.empty((total, *output.shape[1:]), _array_type(output)) for output in outputs]
         for number, piece in enumerate(pieces):
             places = [result[number * size : (number + 1) * size] for result in results]
             queue.start_async(piece, places, share_inputs=True)
@@ -98,10 +100,14 @@ def _slide_part(conspicuity: bool) -> str:
     return "slide with levels" if conspicuity else "slide"
 
 
-def _keep(request: Any, places: list[NDArray[np.float32]]) -> None:
+def _keep(request: Any, places: list[NDArray[Any]]) -> None:
     """Copy the results of a request, before it is used again, to their places."""
     for index, place in enumerate(places):
-        place[:] = request.get_output_tensor(index).data[: len(place)]
+        place[:] = request.get_output_tensor(index).data[: len(place)].view(place.dtype)
+
+
+def _array_type(output: Any) -> type:
+    return np.uint16 if output.get_element_type() == openvino.Type.bf16 else np.float32
 
 
 def _pieces(arrays: Sequence[NDArray[Any]], past: int, size: int) -> Iterator[list[NDArray[Any]]]:

@@ -172,24 +172,27 @@ class TemporalFilters(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Collapse clips (B, C, t, h, w), t = T or 1, to (B, C', h, w)."""
         filters = self.filters if features.shape[2] > 1 else self.filters.sum(2, keepdim=True)
-        return self._combine(torch.einsum("kct,bcthw->bkchw", filters, features))
+        return self._combine(torch.einsum("kct,bcthw->kbchw", filters, features).unbind())
 
     def slide(self, features: Tensor) -> Tensor:
         """Collapse each window of T frames in a run (N + T - 1, C, h, w) to (N, C', h, w).
 
-        All windows are one matrix product for each channel, with a banded matrix that holds the
-        filters at every shift.
+        The run counts as a picture whose rows are the frames: each filter is a depthwise convolution along
+        its columns, which nothing has to be copied for where channels come last.
         """
-        count, (height, width) = len(features) - self.filters.shape[2] + 1, features.shape[2:]
-        shifted = [nn.functional.pad(self.filters, (n, count - 1 - n)) for n in range(count)]
-        bands = torch.stack(shifted).permute(2, 0, 1, 3).flatten(1, 2)  # (C, N * 4, N + T - 1)
-        filtered = bands @ features.flatten(2).transpose(0, 1)  # (C, N * 4, h * w)
-        return self._combine(filtered.reshape(len(bands), count, -1, height, width).permute(1, 2, 0, 3, 4))
+        channels, height, width = features.shape[1:]
+        rows = features.permute(0, 2, 3, 1).reshape(1, -1, height * width, channels).permute(0, 3, 1, 2)
+        columns = self.filters[:, :, None, :, None]  # (4, C, 1, T, 1)
+        filtered = [nn.functional.conv2d(rows, column, groups=channels) for column in columns]
+        mixed = self._combine(filtered)  # (1, C', N, h * w)
+        return mixed.permute(0, 2, 3, 1).reshape(-1, height, width, mixed.shape[1]).permute(0, 3, 1, 2)
 
-    def _combine(self, filtered: Tensor) -> Tensor:
-        """Rectify and mix filter outputs (N, 4, C, h, w) to (N, C', h, w)."""
-        kept, moving = filtered.tensor_split([filtered.shape[1] - self.RECTIFIED], dim=1)
-        mixed: Tensor = self.mix(torch.cat((kept, moving.abs()), dim=1).flatten(1, 2))
+    def _combine(self, filtered: Sequence[Tensor]) -> Tensor:
+        """Rectify and mix what the four filters gave, (N, C, h, w) each, to (N, C', h, w)."""
+        kept = len(filtered) - self.RECTIFIED
+        mixed: Tensor = self.mix(
+            torch.cat([*filtered[:kept], *(moving.abs() for moving in filtered[kept:])], dim=1)
+        )
         return mixed
 
 
