@@ -258,8 +258,12 @@ def test_openvino_computes_in_bfloat16_only_where_the_processor_does(
 @pytest.mark.parametrize("kind", ["torch", "openvino"])
 @pytest.mark.parametrize("name", ["hd2s-lite", "hd2s"])
 def test_bfloat16_gives_nearly_the_same_maps(name: str, kind: str) -> None:
-    if open_engine(networks.plain("hd2s"), engine=kind, precision="auto").precision == "float32" and kind == "openvino":
-        pytest.skip("no bfloat16 in this processor, which OpenVINO needs and PyTorch does not")
+    if kind == "openvino":
+        pytest.importorskip("openvino")
+        from hd2s.inference.graphs import choose_precision
+
+        if choose_precision("auto") == "float32":
+            pytest.skip("OpenVINO needs a processor that computes in bfloat16")
     # Random weights of hd2s-lite and made-up pictures are further off.
     network = hd2s.load(name) if name == "hd2s-lite" else networks.plain(name)
     with open_source(EXAMPLE) as source:
@@ -270,12 +274,12 @@ def test_bfloat16_gives_nearly_the_same_maps(name: str, kind: str) -> None:
         engine = open_engine(network, engine=kind, device="cpu", precision=precision)
         return engine.slide(engine.encode(frames), conspicuity=True)
 
-    found, wanted = maps("bfloat16").saliency, maps("float32").saliency
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=0.02)
-    assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.999
-    assert not np.array_equal(found, wanted)
-    assert np.unique(found).size > found.size / 2, "8 bits would show as steps"
+    for found, wanted, allowed in zip(maps("bfloat16"), maps("float32"), (0.02, 0.05), strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=allowed)
+        assert np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.999
+        assert not np.array_equal(found, wanted)
+        assert np.unique(found).size > found.size / 2, "8 bits would show as steps"
 
 
 def test_maps_of_levels_come_only_if_asked_for(model: HD2SLite, openvino_engine: Engine) -> None:
@@ -307,7 +311,7 @@ def test_the_torch_engine_leaves_no_trace_of_gradients(model: HD2SLite) -> None:
 
 def test_the_torch_engine_puts_a_bounded_number_of_clips_into_the_network_at_once() -> None:
     network, sizes = networks.plain("hd2s"), []
-    network.fusion.register_forward_pre_hook(lambda _, maps: sizes.append(len(maps[0])))
+    network.decoders[0].register_forward_pre_hook(lambda _, level: sizes.append(len(level[0])))
     engine, count = TorchEngine(network, "cpu"), 2 * BATCH + 1
     length = network.spec.num_frames
     frames = np.stack(list(moving_blob(length - 1 + count, 64, 64)))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fakes import SMALL_SPEC, lively_model
-from hd2s.models.decoder import Decoder, Stage, separable_conv, upsample
+from hd2s.models.decoder import Decoder, Stage, separable_conv, upsample, upsample_maps
 
 
 def published_order(decoder: Decoder, features: Tensor) -> Tensor:
@@ -45,11 +45,19 @@ def test_stages_have_the_layers_of_their_row() -> None:
     assert (decoder.head.in_channels, decoder.head.out_channels) == (3, 1)
 
 
+@pytest.mark.parametrize("size", [(3, 4), (1, 2), (5, 1)])
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+def test_maps_are_enlarged_as_features_are(size: tuple[int, int], scale: int) -> None:
+    maps = torch.randn(2, 3, *size, dtype=torch.float64)
+    torch.testing.assert_close(upsample_maps(maps, scale), upsample(maps, scale), rtol=0, atol=1e-12)
+
+
 @torch.no_grad()
 def test_upsampling_keeps_constants_and_a_factor_of_one_keeps_all() -> None:
     x = torch.randn(1, 2, 3, 4)
-    assert upsample(x, 1) is x
-    assert torch.equal(upsample(torch.full((1, 1, 2, 3), 0.25), 4), torch.full((1, 1, 8, 12), 0.25))
+    for enlarge in (upsample, upsample_maps):
+        assert enlarge(x, 1) is x
+        assert torch.equal(enlarge(torch.full((1, 1, 2, 3), 0.25), 4), torch.full((1, 1, 8, 12), 0.25))
 
 
 @pytest.mark.parametrize("log_odds", [True, False])

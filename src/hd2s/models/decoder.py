@@ -80,7 +80,9 @@ class Decoder(nn.Module):
             features = upsample(stage(features), scale)
         features = self.stages[-1](features)
         with full_precision(features.device):
-            return upsample(self.head(features.to(self.head.weight.dtype)), self.scales[-1])
+            return upsample_maps(
+                weighted_sum(features.to(self.head.weight.dtype), self.head), self.scales[-1]
+            )
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
@@ -90,18 +92,35 @@ def full_precision(device: torch.device) -> AbstractContextManager[None]:
     return torch.autocast(device.type, enabled=False)
 
 
-def upsample(x: Tensor, scale: int) -> Tensor:
-    """Enlarge maps (B, C, H, W) bilinearly by a whole factor."""
+def upsample(features: Tensor, scale: int) -> Tensor:
+    """Enlarge features (B, C, h, w) bilinearly by a whole factor."""
     if scale == 1:
-        return x
-    if x.shape[1] > 1:
-        return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
-    # The same as two matrix products, which on one channel are several times as fast in OpenVINO.
-    rows, columns = (_interpolation(side, scale, x) for side in x.shape[2:])
-    return rows.T @ x @ columns
+        return features
+    return F.interpolate(features, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
-def _interpolation(side: int, scale: int, like: Tensor) -> Tensor:
-    """Return the matrix (side, side * scale) that interpolates a row linearly."""
-    unit = torch.eye(side, device=like.device, dtype=like.dtype)[None]
-    return F.interpolate(unit, scale_factor=scale, mode="linear", align_corners=False)[0]
+# What follows makes maps of features, of products and sums alone: behind layers in bfloat16 OpenVINO keeps
+# these in float32, as `full_precision` does for PyTorch, but no convolution, matrix product or interpolation.
+
+
+def weighted_sum(x: Tensor, weights: nn.Conv2d) -> Tensor:
+    """Apply a 1x1 convolution to one channel: (B, C, H, W) to (B, 1, H, W)."""
+    total = (x * weights.weight.view(1, -1, 1, 1)).sum(1, keepdim=True)
+    return total if weights.bias is None else total + weights.bias
+
+
+def upsample_maps(maps: Tensor, scale: int) -> Tensor:
+    """Enlarge maps (B, C, H, W) as `upsample` does features."""
+    return maps if scale == 1 else _stretch(_stretch(maps, 2, scale), 3, scale)
+
+
+def _stretch(maps: Tensor, axis: int, scale: int) -> Tensor:
+    """Interpolate linearly along an axis: `scale` results for each value, of it and its neighbours."""
+    size = maps.shape[axis]
+    before = torch.cat((maps.narrow(axis, 0, 1), maps.narrow(axis, 0, size - 1)), dim=axis)
+    after = torch.cat((maps.narrow(axis, 1, size - 1), maps.narrow(axis, size - 1, 1)), dim=axis)
+    at = (torch.arange(scale, device=maps.device, dtype=maps.dtype) + 0.5) / scale - 0.5  # from the value on
+    at = at.view(-1, *[1] * (maps.ndim - axis - 1))
+    shares = ((-at).clamp(min=0), 1 - at.abs(), at.clamp(min=0))
+    parts = [x.unsqueeze(axis + 1) * share for x, share in zip((before, maps, after), shares, strict=True)]
+    return (parts[0] + parts[1] + parts[2]).flatten(axis, axis + 1)

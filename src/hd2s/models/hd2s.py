@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hd2s.errors import InputShapeError
-from hd2s.models.decoder import full_precision, upsample
+from hd2s.models.decoder import full_precision, upsample_maps, weighted_sum
 from hd2s.types import InputSpec
 
 LEVELS = (2, 3, 4, 5)
@@ -113,13 +113,13 @@ class HD2S(nn.Module):
         log_odds = torch.cat(levels, dim=1)  # (B, 4, H / scale, W / scale)
         with full_precision(log_odds.device):
             conspicuity = log_odds.sigmoid()
-            fused = self.fusion(log_odds if self.fuse_log_odds else conspicuity)
+            fused = weighted_sum(log_odds if self.fuse_log_odds else conspicuity, self.fusion)
             if self.centre is not None:
                 fused = fused + self.centre(fused, windows)
-            saliency = upsample(fused, self.scale).sigmoid()
+            saliency = upsample_maps(fused, self.scale).sigmoid()
             if self.smoothing is not None:
                 saliency = self.smoothing(saliency)
-            return HD2SOutput(saliency.squeeze(1), upsample(conspicuity, self.scale))
+            return HD2SOutput(saliency.squeeze(1), upsample_maps(conspicuity, self.scale))
 
     def encode(self, frames: Tensor) -> list[Tensor]:
         """Do the work that a frame needs once, for frames (N, 3, H, W): here none.
