@@ -223,7 +223,7 @@ def test_a_source_is_read_no_further_ahead_than_needed() -> None:
         closing(predict_frames(source, BrightEngine())) as results,
     ):
         for wanted, (frame, result) in enumerate(results):
-            assert frame.index == result.index == wanted
+            assert frame.index == result.slot.number == wanted
             if wanted % 50 == 0:
                 time.sleep(0.2)  # a slow consumer: the threads get all the time that they can use
                 assert images.read - wanted <= 2 * PAST + 4 * BATCH + 8
@@ -236,10 +236,10 @@ def test_every_frame_comes_with_its_own_map() -> None:
         pairs = list(predict_frames(source, BrightEngine()))
     assert [frame.index for frame, _ in pairs] == list(range(45))
     for frame, result in pairs:
-        assert result.time_seconds == frame.time_seconds == pytest.approx(frame.index / 10)
+        assert result.slot.time_seconds == frame.time_seconds == pytest.approx(frame.index / 10)
         expected = cv2.resize(images[frame.index], (48, 32), interpolation=cv2.INTER_AREA).mean(axis=-1) / 255
         expected = cv2.resize(expected, images[0].shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        assert np.abs(result.saliency - expected).mean() < 0.02
+        assert np.abs(result.enlarged.saliency - expected).mean() < 0.02
 
 
 # --- prefetch ---------------------------------------------------------------------------------------

@@ -81,7 +81,9 @@ def test_a_predictor_serves_one_video_after_another() -> None:
 def test_a_source_is_predicted_with_a_stride(tmp_path: Path) -> None:
     with open_source(make_video(tmp_path / "clip.mp4", num_frames=21)) as source:
         pairs = list(predict_frames(source, BrightEngine(), stride=4))
-    assert [frame.index for frame, _ in pairs] == [result.index for _, result in pairs] == list(range(21))
+    assert (
+        [frame.index for frame, _ in pairs] == [result.slot.number for _, result in pairs] == list(range(21))
+    )
     middle = (pairs[4][1].saliency + pairs[8][1].saliency) / 2
     np.testing.assert_allclose(pairs[6][1].saliency, middle, atol=1e-6)
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from fakes import file_size_limit, make_video, moving_blob
 from hd2s.data.video import FrameSource, open_source
 from hd2s.errors import InputShapeError, OutputError, UnknownNameError
+from hd2s.inference.predictor import Prediction, Slot
 from hd2s.inference.writers import SAVE_KINDS, Style, Writer, open_writer, result_path
-from hd2s.types import SaliencyFrame
 
 
 def blob(height: int, width: int, index: int = 0) -> NDArray[np.float32]:
@@ -45,7 +45,8 @@ def save(
         for frame in source:
             values = saliency(source.info.height, source.info.width, frame.index)
             levels = np.stack([values * factor for factor in (0.2, 0.4, 0.6, 0.8)]) if conspicuity else None
-            writer.write(frame, SaliencyFrame(frame.index, frame.time_seconds, values, levels))
+            slot = Slot(frame.index, frame.time_seconds, values.shape)
+            writer.write(frame, Prediction(slot, values, levels))
             after_each(writer)
     return writer
 

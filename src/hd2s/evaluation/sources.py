@@ -133,7 +133,7 @@ class Network(Source):
         """See `Source`."""
         with closing(predict_frames(opened, self.open())) as pairs:
             for frame, result in pairs:
-                yield frame, result.saliency
+                yield frame, result.enlarged.saliency
 
 
 @dataclass

@@ -33,10 +33,9 @@ from hd2s.errors import DatasetFormatError, UnknownNameError
 from hd2s.evaluation.crew import Crew, Doer, told
 from hd2s.evaluation.sources import source_of
 from hd2s.inference.pictures import quantize
-from hd2s.inference.predictor import resized
+from hd2s.inference.predictor import Prediction, Slot
 from hd2s.inference.video_writers import SaliencyVideoWriter
 from hd2s.inference.writer_base import Writer
-from hd2s.types import SaliencyFrame
 
 
 class Form(ABC):
@@ -107,8 +106,8 @@ class VideoForm(Form):
 class _NumberedImages(Writer):
     """A folder with a grey PNG of 8 bits for each frame, 0001.png on."""
 
-    def _write(self, frame: Frame, result: SaliencyFrame) -> None:
-        encoded, data = cv2.imencode(".png", quantize(result.saliency, 255))
+    def _write(self, frame: Frame, result: Prediction) -> None:
+        encoded, data = cv2.imencode(".png", quantize(result.enlarged.saliency, 255))
         if not encoded:
             raise OSError(f"OpenCV cannot encode frame {frame.index} as PNG")
         self._partial.mkdir(exist_ok=True)
@@ -149,8 +148,7 @@ class SubmissionWriter(Doer):
             pairs = stack.enter_context(closing(self.source.pairs(video, opened)))
             for frame, saliency in told(pairs, self):
                 size = frame.picture.height, frame.picture.width
-                result = SaliencyFrame(frame.index, frame.time_seconds, resized(saliency, size))
-                writer.write(frame, result)
+                writer.write(frame, Prediction(Slot(frame.index, frame.time_seconds, size), saliency))
 
 
 @dataclass

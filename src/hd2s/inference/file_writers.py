@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from hd2s.data.frames import Frame
 from hd2s.errors import InputShapeError
 from hd2s.inference.pictures import quantize
+from hd2s.inference.predictor import Prediction
 from hd2s.inference.statistics import FrameStatistics, frame_statistics
 from hd2s.inference.writer_base import Writer
-from hd2s.types import SaliencyFrame
 
 _COPY_BYTES = 1 << 20
 # Smooth maps hardly get smaller at higher levels, but take several times as long.
@@ -33,12 +33,12 @@ class MapsWriter(Writer):
         super().__init__(path)
         self._bits = bits
 
-    def _write(self, frame: Frame, result: SaliencyFrame) -> None:
+    def _write(self, frame: Frame, result: Prediction) -> None:
         levels: NDArray[np.uint8] | NDArray[np.uint16]
         if self._bits == 8:
-            levels = quantize(result.saliency, 255)
+            levels = quantize(result.enlarged.saliency, 255)
         else:
-            levels = np.rint(result.saliency * np.float32(65535)).astype(np.uint16)
+            levels = np.rint(result.enlarged.saliency * np.float32(65535)).astype(np.uint16)
         # Not cv2.imwrite: it does not tell why it failed.
         encoded, data = cv2.imencode(".png", levels, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL])
         if not encoded:
@@ -60,12 +60,12 @@ class CsvWriter(Writer):
         super().__init__(path)
         self._file: IO[str] | None = None
 
-    def _write(self, frame: Frame, result: SaliencyFrame) -> None:
+    def _write(self, frame: Frame, result: Prediction) -> None:
         if self._file is None:
             self._file = self._open_files.enter_context(self._partial.open("w", encoding="utf-8", newline=""))
             names = [field.name for field in fields(FrameStatistics)]
             csv.writer(self._file, lineterminator="\n").writerow(["index", "time_seconds", *names])
-        numbers = asdict(frame_statistics(result.saliency)).values()
+        numbers = asdict(frame_statistics(result.enlarged.saliency)).values()
         cells = [frame.index, frame.time_seconds, *numbers]
         csv.writer(self._file, lineterminator="\n").writerow([_cell(number) for number in cells])
 
@@ -87,13 +87,13 @@ class NpzWriter(Writer):
         super().__init__(path)
         self._columns: dict[str, _Column] = {}
 
-    def _write(self, frame: Frame, result: SaliencyFrame) -> None:
+    def _write(self, frame: Frame, result: Prediction) -> None:
         arrays: dict[str, NDArray[np.generic]] = {
-            "saliency": _half(result.saliency),
+            "saliency": _half(result.enlarged.saliency),
             "time_seconds": np.asarray(frame.time_seconds, np.float64),
         }
-        if result.conspicuity is not None:
-            arrays["conspicuity"] = _half(result.conspicuity)
+        if result.enlarged.conspicuity is not None:
+            arrays["conspicuity"] = _half(result.enlarged.conspicuity)
         for name, array in arrays.items():
             if not self.num_frames:
                 file = self._open_files.enter_context(self._partial.with_name(f"{name}.raw").open("w+b"))

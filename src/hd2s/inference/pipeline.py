@@ -101,7 +101,7 @@ def predict(
     with open_source(source, fps=fps) as opened:
         with closing(predict_frames(opened, network, conspicuity=conspicuity, stride=stride)) as pairs:
             for _, result in pairs:
-                yield result
+                yield result.enlarged
         for problem in opened.problems:
             warnings.warn(f"{opened.info.name}: {problem}", stacklevel=2)
 

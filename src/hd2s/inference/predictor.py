@@ -7,6 +7,8 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -24,27 +26,36 @@ if TYPE_CHECKING:
 
 _DEFAULT_FPS = 25.0
 _T = TypeVar("_T")
+_Number = TypeVar("_Number", np.uint8, np.float32)
 _Pair = tuple[NDArray[np.float32], NDArray[np.float32] | None]  # saliency, conspicuity
 
 
-class _Target(NamedTuple):
-    """A frame whose map is to come."""
+class Slot(NamedTuple):
+    """A frame that has a map or is to get one: its number, time and (H, W)."""
 
     number: int
     time_seconds: float
     size_hw: tuple[int, int]
 
 
-class _Small(NamedTuple):
-    """The maps of a frame at the network's size."""
+@dataclass(frozen=True)
+class Prediction:
+    """The maps of a frame at the network's size, and at the frame's if that is asked for.
 
-    target: _Target
+    Attributes:
+        slot: The frame.
+        saliency: (h, w) float32 in [0, 1].
+        conspicuity: (4, h, w) float32 in [0, 1], or None.
+    """
+
+    slot: Slot
     saliency: NDArray[np.float32]
-    conspicuity: NDArray[np.float32] | None
+    conspicuity: NDArray[np.float32] | None = None
 
+    @cached_property
     def enlarged(self) -> SaliencyFrame:
         """The result at the size of the frame."""
-        number, time_seconds, size_hw = self.target
+        number, time_seconds, size_hw = self.slot
         levels = None
         if self.conspicuity is not None:
             levels = np.stack([resized(level, size_hw) for level in self.conspicuity])
@@ -116,9 +127,9 @@ class Predictor:
         self._pushed = 0
         self._images: list[NDArray[np.uint8]] = []  # not yet encoded
         self._features: list[Any] | None = None  # of the frames that windows to come need
-        self._targets: deque[_Target] = deque()  # frames whose maps are to come
+        self._targets: deque[Slot] = deque()  # frames whose maps are to come
         self._opened = False  # the targets without a whole past are done
-        self._latest: _Small | None = None  # of the frames that the network was shown
+        self._latest: Prediction | None = None  # of the frames that the network was shown
 
     def push(
         self,
@@ -143,18 +154,18 @@ class Predictor:
         small = resize(image, self.spec.height, self.spec.width)
         shown = self._pushed % self._stride == 0
         results = self._push(small if shown else None, time_seconds, size_hw or image.shape[:2])
-        return (result.enlarged() for result in results)
+        return (result.enlarged for result in results)
 
     def flush(self) -> Iterator[SaliencyFrame]:
         """Give the maps of the frames that are left and get ready for another video."""
-        return (result.enlarged() for result in self._flush())
+        return (result.enlarged for result in self._flush())
 
     def _push(
         self, image: NDArray[np.uint8] | None, time_seconds: float | None, size_hw: tuple[int, int]
-    ) -> list[_Small]:
+    ) -> list[Prediction]:
         """Take the next frame, of the network's size or, if it is not shown, None."""
         time = self._pushed / _DEFAULT_FPS if time_seconds is None else time_seconds
-        self._targets.append(_Target(self._pushed, time, size_hw))
+        self._targets.append(Slot(self._pushed, time, size_hw))
         self._pushed += 1
         if image is not None:
             self._images.append(image)
@@ -162,31 +173,31 @@ class Predictor:
                 return self._completed(self._advance(final=False))
         return self._held() if self._live else []
 
-    def _flush(self) -> list[_Small]:
+    def _flush(self) -> list[Prediction]:
         rest = self._completed(self._advance(final=True)) + self._held()
         self._reset()
         return rest
 
-    def _completed(self, pairs: Iterable[_Pair]) -> list[_Small]:
+    def _completed(self, pairs: Iterable[_Pair]) -> list[Prediction]:
         """Give the maps of frames that were shown and of those before them that were not."""
         results = []
         for pair in pairs:
             skipped = []
             while self._targets[0].number % self._stride:
                 skipped.append(self._targets.popleft())
-            after = _Small(self._targets.popleft(), *pair)
+            after = Prediction(self._targets.popleft(), *pair)
             if self._latest is not None:  # the first frame is always shown
                 results += [_between(self._latest, after, target) for target in skipped]
             results.append(after)
             self._latest = after
         return results
 
-    def _held(self) -> list[_Small]:
+    def _held(self) -> list[Prediction]:
         """Give the latest maps to the frames that are left."""
         if self._latest is None:
             return []
         left, self._targets = self._targets, deque()
-        return [self._latest._replace(target=target) for target in left]
+        return [replace(self._latest, slot=target) for target in left]
 
     def _advance(self, *, final: bool) -> list[_Pair]:
         """Encode the waiting images and predict what can be predicted."""
@@ -227,9 +238,9 @@ class Predictor:
         self._features = new
 
 
-def _between(before: _Small, after: _Small, target: _Target) -> _Small:
+def _between(before: Prediction, after: Prediction, target: Slot) -> Prediction:
     """Interpolate maps in time."""
-    start, end = before.target.time_seconds, after.target.time_seconds
+    start, end = before.slot.time_seconds, after.slot.time_seconds
     weight = np.float32((target.time_seconds - start) / (end - start) if end > start else 1)
 
     def mix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -239,20 +250,20 @@ def _between(before: _Small, after: _Small, target: _Target) -> _Small:
     levels = None
     if before.conspicuity is not None and after.conspicuity is not None:
         levels = mix(before.conspicuity, after.conspicuity)
-    return _Small(target, mix(before.saliency, after.saliency), levels)
+    return Prediction(target, mix(before.saliency, after.saliency), levels)
 
 
-def resized(saliency: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.float32]:
-    """Resize a map (H, W) bilinearly, or by area averaging where it gets smaller."""
-    smaller = size_hw[0] < saliency.shape[0] and size_hw[1] < saliency.shape[1]
+def resized(image: NDArray[_Number], size_hw: tuple[int, int]) -> NDArray[_Number]:
+    """Resize an image (H, W) bilinearly, or by area averaging where it gets smaller."""
+    smaller = size_hw[0] < image.shape[0] and size_hw[1] < image.shape[1]
     method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    changed: NDArray[Any] = cv2.resize(saliency, size_hw[::-1], interpolation=method)
+    changed: NDArray[Any] = cv2.resize(image, size_hw[::-1], interpolation=method)
     return changed
 
 
 def predict_frames(
     source: FrameSource, model: str | HD2S | Engine, *, conspicuity: bool = False, stride: int = 1
-) -> Generator[tuple[Frame, SaliencyFrame]]:
+) -> Generator[tuple[Frame, Prediction]]:
     """Predict every frame of an open source; decoding, predicting and the caller's work overlap.
 
     Yields:
@@ -267,7 +278,7 @@ def predict_frames(
             shown = number % stride == 0
             yield frame, frame.rgb(predictor.spec.height, predictor.spec.width) if shown else None
 
-    def predict() -> Generator[tuple[Frame, _Small]]:
+    def predict() -> Generator[tuple[Frame, Prediction]]:
         waiting: deque[Frame] = deque()
         with closing(prefetch(decode(), 2 * network.batch)) as frames:
             for frame, small in frames:
@@ -280,8 +291,7 @@ def predict_frames(
 
     # A batch ahead: while the caller works on one, the next is predicted.
     with closing(prefetch(predict(), network.batch)) as pairs:
-        for frame, result in pairs:
-            yield frame, result.enlarged()
+        yield from pairs
 
 
 def prefetch(items: Generator[_T], ahead: int) -> Generator[_T]:

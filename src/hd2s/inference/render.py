@@ -7,6 +7,7 @@ and the chroma planes need a quarter of the work.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from hd2s.errors import UnknownNameError
 from hd2s.inference.pictures import FULL_RANGE, ColorTags, pad_to_even, planes, quantize
+from hd2s.inference.predictor import resized
 
 COLORMAPS: dict[str, int] = {
     "bone": cv2.COLORMAP_BONE,
@@ -127,19 +129,18 @@ def heat_tables(colors: NDArray[np.float64], alpha: float) -> HeatTables:
 def blend(i420: NDArray[np.uint8], heat: NDArray[np.uint8], tables: HeatTables) -> None:
     """Lay a heat map over a picture, in place.
 
+    What the heat does to a pixel is looked up at the size of the map, which is small, then resized to that of
+    each plane: the opacity and the premultiplied colours.
+
     Args:
         i420: The picture, (3/2 · H, W) uint8.
-        heat: (H, W) uint8, or a row or column less where the picture was padded to an even size.
+        heat: (h, w) uint8, of any size.
         tables: What to do for each heat.
     """
-    luma, blue, red = planes(i420)
-    heat = pad_to_even(heat)
-    keep = _lut(heat, tables.keep)
-    _mix(luma, keep, _lut(heat, tables.luma))
-    half = _halved(heat)
-    keep = _lut(half, tables.keep)
-    _mix(blue, keep, _lut(half, tables.blue))
-    _mix(red, keep, _lut(half, tables.red))
+    keep, *parts = (_lut(heat, table) for table in tables)
+    luma, *chroma = planes(i420)
+    _mix([luma], keep, parts[:1])
+    _mix(chroma, keep, parts[1:])
 
 
 def paint(heat: NDArray[np.uint8], colors: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -190,6 +191,12 @@ def _halved(heat: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return half
 
 
-def _mix(plane: NDArray[np.uint8], keep: NDArray[np.uint8], part: NDArray[np.uint8]) -> None:
-    cv2.multiply(plane, keep, dst=plane, scale=1 / 255)
-    cv2.add(plane, part, dst=plane)
+def _mix(
+    pictures: Sequence[NDArray[np.uint8]], keep: NDArray[np.uint8], parts: Sequence[NDArray[np.uint8]]
+) -> None:
+    """Make each plane p · keep / 255 + its part; all planes have one size."""
+    size_hw = pictures[0].shape
+    keep = resized(keep, size_hw)
+    for plane, part in zip(pictures, parts, strict=True):
+        cv2.multiply(plane, keep, dst=plane, scale=1 / 255)
+        cv2.add(plane, resized(part, size_hw), dst=plane)

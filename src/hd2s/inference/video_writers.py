@@ -9,7 +9,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +16,7 @@ from hd2s.data.frames import Frame, FrameSource, yuv_matrix
 from hd2s.errors import InputShapeError
 from hd2s.inference.mp4 import Mp4Encoder
 from hd2s.inference.pictures import ColorTags, from_i420, pad_to_even, planes, quantize, to_i420
+from hd2s.inference.predictor import Prediction
 from hd2s.inference.render import (
     DisplayScale,
     HeatTables,
@@ -29,7 +29,6 @@ from hd2s.inference.render import (
     paint,
 )
 from hd2s.inference.writer_base import Writer
-from hd2s.types import SaliencyFrame
 
 # Pictures: "superfast" takes half the time of "veryfast" for a third more bytes at the same PSNR. Without the
 # look-ahead that it lacks, B pictures cost a quarter of the time and a sixth of the bytes.
@@ -53,9 +52,9 @@ class HeatBrush:
     def draw(
         self, i420: NDArray[np.uint8], tags: ColorTags, saliency: NDArray[np.float32], time_seconds: float
     ) -> None:
-        """Blend an (H, W) map into the (3/2 · H, W) picture that is shown at `time_seconds`, in place."""
+        """Blend a map of any size into the (3/2 · H, W) picture that is shown at `time_seconds`, in place."""
         if self._tables is None:
-            colors = colormap_yuv(self._colormap, saliency.shape[0], tags)
+            colors = colormap_yuv(self._colormap, len(planes(i420)[0]), tags)
             self._tables = heat_tables(colors, self._alpha)
         blend(i420, self._scale(saliency, time_seconds), self._tables)
 
@@ -75,10 +74,10 @@ class Mp4Writer(Writer):
         self._encoder: Mp4Encoder | None = None
 
     @abstractmethod
-    def _draw(self, frame: Frame, result: SaliencyFrame) -> tuple[NDArray[np.uint8], ColorTags]:
+    def _draw(self, frame: Frame, result: Prediction) -> tuple[NDArray[np.uint8], ColorTags]:
         """Return the I420 picture of a frame and how it is coded."""
 
-    def _write(self, frame: Frame, result: SaliencyFrame) -> None:
+    def _write(self, frame: Frame, result: Prediction) -> None:
         i420, tags = self._draw(frame, result)
         if self._encoder is None:
             self._encoder = self._open(i420, tags)
@@ -115,7 +114,7 @@ class OverlayWriter(Mp4Writer):
         super().__init__(path, source)
         self._brush = HeatBrush(colormap, alpha)
 
-    def _draw(self, frame: Frame, result: SaliencyFrame) -> tuple[NDArray[np.uint8], ColorTags]:
+    def _draw(self, frame: Frame, result: Prediction) -> tuple[NDArray[np.uint8], ColorTags]:
         i420, tags = to_i420(frame.picture)
         self._brush.draw(i420, tags, result.saliency, frame.time_seconds)
         return i420, tags
@@ -129,8 +128,8 @@ class SaliencyVideoWriter(Mp4Writer):
 
     quality = _MAP_QUALITY
 
-    def _draw(self, frame: Frame, result: SaliencyFrame) -> tuple[NDArray[np.uint8], ColorTags]:
-        grey = pad_to_even(quantize(result.saliency, 219, 16))
+    def _draw(self, frame: Frame, result: Prediction) -> tuple[NDArray[np.uint8], ColorTags]:
+        grey = pad_to_even(quantize(result.enlarged.saliency, 219, 16))
         i420 = np.full((grey.shape[0] * 3 // 2, grey.shape[1]), 128, np.uint8)
         planes(i420)[0][:] = grey
         return i420, ColorTags()
@@ -147,12 +146,13 @@ class ConspicuityWriter(Mp4Writer):
         self._colormap = check_colormap(colormap)
         self._scales = [DisplayScale() for _ in range(4)]
 
-    def _draw(self, frame: Frame, result: SaliencyFrame) -> tuple[NDArray[np.uint8], ColorTags]:
-        if result.conspicuity is None:
+    def _draw(self, frame: Frame, result: Prediction) -> tuple[NDArray[np.uint8], ColorTags]:
+        maps = result.enlarged.conspicuity
+        if maps is None:
             raise InputShapeError(
-                f"Frame {result.index} has no conspicuity maps to write; ask the predictor for them."
+                f"Frame {result.slot.number} has no conspicuity maps to write; ask the predictor for them."
             )
-        levels = zip(self._scales, result.conspicuity, strict=True)
+        levels = zip(self._scales, maps, strict=True)
         grid = mosaic([scale(level, frame.time_seconds) for scale, level in levels])
         i420 = paint(grid, colormap_yuv(self._colormap, grid.shape[0], ColorTags()))
         label_mosaic(i420, [f"level {level}" for level in (2, 3, 4, 5)])
@@ -172,14 +172,13 @@ class GifWriter(Writer):
         self._brush = HeatBrush(colormap, alpha)
         self._encoder: _GifEncoder | None = None
 
-    def _write(self, frame: Frame, result: SaliencyFrame) -> None:
+    def _write(self, frame: Frame, result: Prediction) -> None:
         if self.num_frames % self._every:
             return
         width = min(frame.picture.width, _GIF_MAX_WIDTH)
         height = max(1, round(frame.picture.height * width / frame.picture.width))
         i420, tags = to_i420(frame.picture, width=width, height=height)
-        small = cv2.resize(result.saliency, (width, height), interpolation=cv2.INTER_AREA)
-        self._brush.draw(i420, tags, small.astype(np.float32, copy=False), frame.time_seconds)
+        self._brush.draw(i420, tags, result.saliency, frame.time_seconds)
         if self._encoder is None:
             self._encoder = _GifEncoder(self._partial, height=i420.shape[0] * 2 // 3, width=i420.shape[1])
             self._open_files.callback(self._encoder.close)

@@ -16,7 +16,7 @@ import av
 
 from hd2s.data.frames import Frame
 from hd2s.errors import HD2SError, OutputError
-from hd2s.types import SaliencyFrame
+from hd2s.inference.predictor import Prediction
 
 _ADVICE = {
     errno.ENOSPC: "Free some space or choose another folder.",
@@ -58,7 +58,7 @@ class Writer(AbstractContextManager["Writer"], ABC):
             self._folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=self.path.parent))
         return self
 
-    def write(self, frame: Frame, result: SaliencyFrame) -> None:
+    def write(self, frame: Frame, result: Prediction) -> None:
         """Append a frame and its prediction.
 
         Raises:
@@ -99,7 +99,7 @@ class Writer(AbstractContextManager["Writer"], ABC):
         return self._folder / f"result{self.path.suffix}"
 
     @abstractmethod
-    def _write(self, frame: Frame, result: SaliencyFrame) -> None:
+    def _write(self, frame: Frame, result: Prediction) -> None:
         """Append a frame; open what is needed at the first one and leave closing it to `_open_files`."""
 
     @abstractmethod
