@@ -196,7 +196,7 @@ class _Graph(NamedTuple):
 def record(
     run: Callable[[], list[Tensor]], device: torch.device
 ) -> tuple[Callable[[], object], list[Tensor]]:
-    """Record what `run` starts on a CUDA device; return what starts it again, and where the results are then."""
+    """Record what `run` starts on a CUDA device; return what starts it again, and where its results are."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
         outputs = run()
