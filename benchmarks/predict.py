@@ -6,8 +6,8 @@ Each line is a fresh process. Speed is a multiple of real time (the video's own 
 the peak resident size. The time to the first map counts from the start of the process, imports included.
 
 The last lines compare an overlay in full HD, start included, with what PyAV alone needs to decode the same
-video, resize each frame once to the network's size, and encode it with the same settings; the fastest of three
-rounds of each. Where the processor computes in bfloat16, overlays are also made with --precision auto.
+video, resize each frame once to the network's size, and encode it with the same settings: the fastest of
+three rounds. Where the processor computes in bfloat16, overlays are also made with --precision auto.
 """
 
 from __future__ import annotations
