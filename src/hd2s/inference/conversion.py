@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import openvino
@@ -13,9 +15,11 @@ from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from openvino.preprocess import PrePostProcessor
 from torch import Tensor
 
+from hd2s.inference.graphs import core
 from hd2s.inference.torch_engine import Encode
 from hd2s.models import HD2S
 
+_EXACT = 3  # convolutions that compute in float32 where the precision is bfloat16
 _TYPES = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
 
 
@@ -59,7 +63,22 @@ def convert(model: HD2S, part: str, shapes: Sequence[Sequence[int]], precision: 
     for number in range(len(graph.outputs if part == "encode" else graph.inputs)):
         end = outside.output(number) if part == "encode" else outside.input(number)
         end.tensor().set_element_type(features)
-    return outside.build()
+    built = outside.build()
+    return _exact_at_first(built) if part == "encode" and precision == "bfloat16" else built
+
+
+def _exact_at_first(graph: Any) -> Any:
+    """Keep the first layers in float32: there, where nothing averages it out, rounding does most harm."""
+    convolutions = 0
+    for node in graph.get_ordered_ops():
+        convolutions += node.get_type_name() in ("Convolution", "GroupConvolution")
+        if convolutions > _EXACT:
+            break
+        node.get_rt_info()["precise_0"] = ""
+    with TemporaryDirectory() as folder:  # what is marked counts once it is read back
+        path = Path(folder) / "graph.xml"
+        openvino.save_model(graph, path, compress_to_fp16=False)
+        return core().read_model(path.read_bytes(), path.with_suffix(".bin").read_bytes())
 
 
 def _fold(graph: Any) -> None:
