@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 import hd2s
 import networks
 from fakes import SMALL_SPEC, lively_model, moving_blob
 from hd2s.data.video import open_source
 from hd2s.errors import DeviceUnavailableError, MissingExtraError, UnknownNameError, WeightsError
-from hd2s.inference import torch_engine
 from hd2s.inference.engines import BATCH, PRECISIONS, Engine, Maps, open_engine
 from hd2s.inference.predictor import Predictor
-from hd2s.inference.torch_engine import Replayed, TorchEngine
+from hd2s.inference.torch_engine import TorchEngine
 from hd2s.models import HD2SLite
 
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs OpenVINO")
@@ -326,66 +323,3 @@ def test_the_torch_engine_puts_a_bounded_number_of_clips_into_the_network_at_onc
         alone = engine.slide([level[index : index + length] for level in features], conspicuity=True)
         np.testing.assert_allclose(found.saliency[index], alone.saliency[0], rtol=0, atol=1e-5)
         np.testing.assert_allclose(found.conspicuity[index], alone.conspicuity[0], rtol=0, atol=1e-5)
-
-
-# --- CUDA graphs, with a stand-in for CUDA ----------------------------------------------------------
-
-
-@pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Graphs that compute anew into the outputs of their recording; each adds itself to the list."""
-    done: list[int] = []
-
-    def record(
-        run: Callable[[], list[Tensor]], device: torch.device
-    ) -> tuple[Callable[[], None], list[Tensor]]:
-        outputs = run()
-        done.append(len(done))
-
-        def replay() -> None:
-            for output, value in zip(outputs, run(), strict=True):
-                output.copy_(value)
-
-        return replay, outputs
-
-    monkeypatch.setattr(torch_engine, "record", record)
-    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
-    return done
-
-
-def test_a_graph_computes_the_same_and_keeps_no_results(recorded: list[int]) -> None:
-    replayed = Replayed(lambda x, y: [x + y, x * y])
-    pairs = [(torch.full((2,), float(i)), torch.full((2,), i + 1.0)) for i in range(4)]
-    results = [replayed(*pair) for pair in pairs]
-    assert len(recorded) == 1
-    for (x, y), (total, product) in zip(pairs, results, strict=True):
-        assert torch.equal(total, x + y)
-        assert torch.equal(product, x * y)
-    replayed(torch.zeros(3), torch.zeros(3))
-    assert len(recorded) == 1, "other shapes, which came only once"
-
-
-def test_without_a_graph_the_same_is_computed(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(*_: object) -> None:
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-    monkeypatch.setattr(torch_engine, "record", fail)
-    replayed = Replayed(lambda x: [2 * x])
-    assert [replayed(torch.ones(1) * i)[0].item() for i in range(4)] == [0, 2, 4, 6]
-    assert [record.getMessage()[:13] for record in caplog.records] == ["no CUDA graph"]
-
-
-def test_a_gpu_replays_whole_batches_and_computes_the_rest(model: HD2SLite, recorded: list[int]) -> None:
-    images = list(moving_blob(PAST + 5 * BATCH + 3, 40, 60))
-
-    def maps(engine: Engine) -> list[NDArray[np.float32]]:
-        predictor = Predictor(engine)
-        found = [m for image in images for m in predictor.push(image)]
-        return [m.saliency for m in (*found, *predictor.flush())]
-
-    gpu = TorchEngine(model, "cpu")
-    gpu._on_gpu = True
-    np.testing.assert_allclose(maps(gpu), maps(TorchEngine(model, "cpu")), rtol=0, atol=1e-6)
-    assert len(recorded) == 2  # one to encode, one to slide
