@@ -256,7 +256,7 @@ def test_openvino_computes_in_bfloat16_only_where_the_processor_does(
 
 
 @pytest.mark.parametrize("kind", ["torch", "openvino"])
-@pytest.mark.parametrize("name", ["hd2s-lite", "hd2s"])
+@pytest.mark.parametrize("name", ["hd2s-lite", "hd2s", "hd2s with smoothing"])
 def test_bfloat16_gives_nearly_the_same_maps(name: str, kind: str) -> None:
     if kind == "openvino":
         pytest.importorskip("openvino")
@@ -265,7 +265,10 @@ def test_bfloat16_gives_nearly_the_same_maps(name: str, kind: str) -> None:
         if choose_precision("auto") == "float32":
             pytest.skip("OpenVINO needs a processor that computes in bfloat16")
     # Random weights of hd2s-lite and made-up pictures are further off.
-    network = hd2s.load(name) if name == "hd2s-lite" else networks.plain(name)
+    if name == "hd2s-lite":
+        network = hd2s.load(name)
+    else:
+        network = networks.plain("hd2s", domain_specific=name != "hd2s")
     with open_source(EXAMPLE) as source:
         size = network.spec.height, network.spec.width
         frames = np.stack([frame.rgb(*size) for frame in islice(source, network.spec.num_frames)])

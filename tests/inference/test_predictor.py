@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 
@@ -228,6 +229,26 @@ def test_a_source_is_read_no_further_ahead_than_needed() -> None:
                 time.sleep(0.2)  # a slow consumer: the threads get all the time that they can use
                 assert images.read - wanted <= 2 * PAST + 4 * BATCH + 8
     assert wanted == 299
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+def test_enlarged_maps_live_no_longer_than_the_caller_wants(stride: int) -> None:
+    alive: list[weakref.ref[NDArray[np.float32]]] = []
+
+    def count(saliency: NDArray[np.float32]) -> int:
+        alive.append(weakref.ref(saliency))
+        return sum(map_() is not None for map_ in alive)
+
+    images = blob_video(80)
+    for result in hd2s.predict(images, model=BrightEngine(), stride=stride):
+        assert count(result.saliency) <= 2
+    predictor = Predictor(BrightEngine(), stride=stride)
+    for image in images:
+        for result in predictor.push(image):
+            assert count(result.saliency) <= 3
+    for result in predictor.flush():
+        assert count(result.saliency) <= 3
+    assert len(alive) == 160
 
 
 def test_every_frame_comes_with_its_own_map() -> None:

@@ -152,17 +152,20 @@ class TestBlend:
         expected = (1 - opacity) * np.array([120, 140, 100]) + opacity * table[heat, ::-1]
         np.testing.assert_allclose(to_rgb(picture, tags)[8, 8], expected, atol=4)
 
-    def test_heat_lies_where_the_map_is_hot(self) -> None:
+    @pytest.mark.parametrize("size", [1.0, 0.5, 2.0])
+    def test_heat_lies_where_the_map_is_hot(self, size: float) -> None:
         picture, tags = to_i420(flat((100, 100, 100)))
         before = picture.copy()
-        heat = np.zeros((32, 48), np.uint8)
-        heat[4:12, 30:40] = 255
+        heat = np.zeros((round(32 * size), round(48 * size)), np.uint8)
+        heat[round(4 * size) : round(12 * size), round(30 * size) : round(40 * size)] = 255
         blend(picture, heat, heat_tables(colormap_yuv("hot", 32, tags), 1))
+        spread = 1 if size < 1 else 0  # pixels that a coarse map reaches beyond
         for plane, untouched, scale in zip(planes(picture), planes(before), (1, 2, 2), strict=True):
             changed = plane != untouched
-            assert not changed[12 // scale :].any()
-            assert not changed[:, : 30 // scale].any()
-        assert (planes(picture)[0][4:12, 30:40] == 235).all()  # hot ends in white
+            assert not changed[12 // scale + spread :].any()
+            assert not changed[:, : 30 // scale - spread].any()
+        middle = planes(picture)[0][4 + spread : 12 - spread, 30 + spread : 40 - spread]
+        assert (middle == 235).all()  # hot ends in white
 
     def test_odd_map_on_a_padded_picture(self) -> None:
         picture, tags = to_i420(flat((100, 100, 100), 31, 47))

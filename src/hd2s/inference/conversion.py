@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +21,8 @@ from hd2s.inference.graphs import core
 from hd2s.inference.torch_engine import Encode
 from hd2s.models import HD2S
 
-_EXACT = 3  # convolutions that compute in float32 where the precision is bfloat16
+_logger = logging.getLogger(__name__)
+_FIRST = 3  # convolutions of the encoder
 _TYPES = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
 
 
@@ -64,21 +67,34 @@ def convert(model: HD2S, part: str, shapes: Sequence[Sequence[int]], precision: 
         end = outside.output(number) if part == "encode" else outside.input(number)
         end.tensor().set_element_type(features)
     built = outside.build()
-    return _exact_at_first(built) if part == "encode" and precision == "bfloat16" else built
+    return _partly_exact(built, part) if precision == "bfloat16" else built
 
 
-def _exact_at_first(graph: Any) -> Any:
-    """Keep the first layers in float32: there, where nothing averages it out, rounding does most harm."""
-    convolutions = 0
+def _partly_exact(graph: Any, part: str) -> Any:
+    """Keep some layers in float32 where the precision is bfloat16.
+
+    These are the first layers of the encoder, where rounding does most harm, as nothing averages it out; and
+    convolutions of maps, which would give them the steps of 8 bits.
+    """
+    exact, convolutions = [], 0
     for node in graph.get_ordered_ops():
-        convolutions += node.get_type_name() in ("Convolution", "GroupConvolution")
-        if convolutions > _EXACT:
-            break
+        convolves = node.get_type_name() in ("Convolution", "GroupConvolution")
+        convolutions += convolves
+        if convolutions <= _FIRST if part == "encode" else convolves and node.output(0).shape[1] == 1:
+            exact.append(node)
+    if not exact:
+        return graph
+    for node in exact:
         node.get_rt_info()["precise_0"] = ""
-    with TemporaryDirectory() as folder:  # what is marked counts once it is read back
+    with (
+        suppress(OSError, RuntimeError),
+        TemporaryDirectory() as folder,
+    ):  # a mark counts once it is read back
         path = Path(folder) / "graph.xml"
         openvino.save_model(graph, path, compress_to_fp16=False)
         return core().read_model(path.read_bytes(), path.with_suffix(".bin").read_bytes())
+    _logger.warning("no place for temporary files, so maps in bfloat16 are less exact than they could be")
+    return graph
 
 
 def _fold(graph: Any) -> None:

@@ -38,7 +38,7 @@ class Slot(NamedTuple):
     size_hw: tuple[int, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """The maps of a frame at the network's size, and at the frame's if that is asked for.
 
@@ -54,7 +54,7 @@ class Prediction:
 
     @cached_property
     def enlarged(self) -> SaliencyFrame:
-        """The result at the size of the frame."""
+        """The result at the size of the frame, made once and kept."""
         number, time_seconds, size_hw = self.slot
         levels = None
         if self.conspicuity is not None:
@@ -154,11 +154,11 @@ class Predictor:
         small = resize(image, self.spec.height, self.spec.width)
         shown = self._pushed % self._stride == 0
         results = self._push(small if shown else None, time_seconds, size_hw or image.shape[:2])
-        return (result.enlarged for result in results)
+        return (replace(result).enlarged for result in results)  # of a copy: the lists keep theirs small
 
     def flush(self) -> Iterator[SaliencyFrame]:
         """Give the maps of the frames that are left and get ready for another video."""
-        return (result.enlarged for result in self._flush())
+        return (replace(result).enlarged for result in self._flush())
 
     def _push(
         self, image: NDArray[np.uint8] | None, time_seconds: float | None, size_hw: tuple[int, int]
@@ -267,7 +267,7 @@ def predict_frames(
     """Predict every frame of an open source; decoding, predicting and the caller's work overlap.
 
     Yields:
-        Each frame and its maps, in order, in bounded memory.
+        Each frame and its maps at the network's size, in order, in bounded memory.
     """
     network = open_engine(model)
     predictor = Predictor(network, conspicuity=conspicuity, live=source.info.live, stride=stride)
@@ -291,7 +291,8 @@ def predict_frames(
 
     # A batch ahead: while the caller works on one, the next is predicted.
     with closing(prefetch(predict(), network.batch)) as pairs:
-        yield from pairs
+        for frame, result in pairs:
+            yield frame, replace(result)  # what the caller enlarges is not kept here
 
 
 def prefetch(items: Generator[_T], ahead: int) -> Generator[_T]:
