@@ -470,6 +470,7 @@ def test_lost_transport_packet_is_named(tmp_path: Path) -> None:
     [
         ("a.mp4", {"container_options": {"movflags": "faststart"}}),
         ("a.mkv", {}),
+        ("late.mkv", {"pts": range(5000, 7400, 40)}),
         ("a.webm", {"codec": "libvpx-vp9"}),
         ("a.avi", {"codec": "mpeg4"}),
     ],
@@ -486,9 +487,17 @@ def test_missing_end_is_named(tmp_path: Path, name: str, options: dict[str, obje
 def test_all_frames_are_there_whatever_the_duration_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(container, "_promised_seconds", lambda stream: Fraction(60))
+    monkeypatch.setattr(container.ContainerSource, "_promised_seconds", lambda source: Fraction(60))
     source, frames = read(make_video(tmp_path / "a.mp4"))
     assert (len(frames), source.problems) == (20, [])
+
+
+@pytest.mark.parametrize("name", ["late.mkv", "late.webm", "late.mp4"])
+def test_late_start_is_no_problem(tmp_path: Path, name: str) -> None:
+    codec = "libvpx-vp9" if name.endswith("webm") else "libx264"
+    late = range(5000, 5800, 40)
+    source, frames = read(make_video(tmp_path / name, codec=codec, pts=late))
+    assert (source.info.num_frames, len(frames), source.problems) == (20, 20, [])
 
 
 def test_trimmed_video_is_no_problem(tmp_path: Path) -> None:

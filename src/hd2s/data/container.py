@@ -96,13 +96,13 @@ class ContainerSource(FrameSource):
             raise self._no_frame()
         self._pictures = chain([first], pictures)
         self.start_time = self._clock.origin * self.time_base
-        seconds = _promised_seconds(stream) or Fraction(self._container.duration or 0, av.time_base)
+        seconds = self._promised_seconds() or self._estimated_seconds()
         self.info = VideoInfo(
             name=name,
             height=first.height,
             width=first.width,
             fps=fps,
-            num_frames=stream.frames or round(seconds * fps) or None,
+            num_frames=stream.frames or max(0, round(seconds * fps)) or None,
             live=live,
             has_audio=self.audio is not None,
         )
@@ -166,12 +166,29 @@ class ContainerSource(FrameSource):
 
     def _note_early_end(self, count: int) -> None:
         """Record that frames which the container promises are missing at the end."""
-        promised = _promised_seconds(self._stream)
+        promised = self._promised_seconds()
         if promised is None or self._stream.frames and count >= self._stream.frames:
             return
         missing = (promised - self._clock.end * self.time_base) * self.info.fps
         if missing > _MISSING_FRAMES_TOLERATED:
             self._note(f"stopped after frame {count - 1} of about {self.info.num_frames}: {self._end_reason}")
+
+    def _promised_seconds(self) -> Fraction | None:
+        """Return from first to last how long the frames are shown, where the container states it."""
+        stream = self._stream
+        if stream.frames and stream.duration is not None and stream.time_base is not None:
+            return stream.duration * stream.time_base
+        tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska
+        if tag is None:
+            return None
+        hours, minutes, seconds = tag.groups()
+        # FFmpeg writes the end on the file's clock. Others write the length: then less damage is noticed.
+        return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds) - self.start_time
+
+    def _estimated_seconds(self) -> Fraction:
+        """Return about how long the frames are shown; 0 if that is unknown."""
+        seconds = Fraction(self._container.duration or 0, av.time_base)
+        return seconds - self.start_time if "matroska" in self._container.format.name else seconds
 
 
 _open_sources: WeakSet[ContainerSource] = WeakSet()
@@ -242,17 +259,6 @@ def _prepare_decoder(stream: VideoStream, shown: str, live: bool) -> None:
         raise _not_a_video(shown, "this FFmpeg has no decoder for it")
     context.options = {"max_pixels": str(MAX_PIXELS)}  # the stream itself may claim more than the container
     stream.thread_type = "SLICE" if live else "AUTO"  # threads over frames would delay a live picture
-
-
-def _promised_seconds(stream: VideoStream) -> Fraction | None:
-    """Return the duration of a stream where its container states it; FFmpeg estimates it elsewhere."""
-    if stream.frames and stream.duration is not None and stream.time_base is not None:
-        return stream.duration * stream.time_base
-    tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska
-    if tag is None:
-        return None
-    hours, minutes, seconds = tag.groups()
-    return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)
 
 
 def _reason(error: Exception) -> str:
