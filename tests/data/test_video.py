@@ -11,16 +11,18 @@ import zlib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
 import numpy as np
 import pytest
+from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from PIL import Image
 
 from fakes import QuietHandler, make_audio, make_folder, make_video, moving_blob, serving, write_image
-from hd2s.data import container
+from hd2s.data import container, upright
 from hd2s.data.frames import MAX_PROBLEMS, FrameSource, frame_rate
 from hd2s.data.upright import Clock
 from hd2s.data.video import Frame, expand_inputs, natural_key, open_source
@@ -121,6 +123,37 @@ def test_rotation_is_applied_in_the_native_pixel_format(
         assert after.picture.format.name == pixel_format
         assert after.picture.rotation == 0, "a reader would turn it twice"
         assert after.time_seconds == before.time_seconds
+
+
+@pytest.mark.parametrize("rotation", [0, 90, -90, 180])
+@pytest.mark.parametrize("mirror", ["hflip", "vflip"])
+@pytest.mark.parametrize("size", [(32, 48), (33, 47)])
+def test_mirrored_video_is_shown_as_players_show_it(
+    tmp_path: Path, rotation: int, mirror: str, size: tuple[int, int]
+) -> None:
+    rgb = next(moving_blob(1, *size))
+    with av.open(str(tmp_path / "mirrored.mp4"), "w") as written:
+        stream = written.add_stream("libx264rgb", rate=25, options={"qp": "0"})
+        stream.height, stream.width, stream.pix_fmt = *size, "rgb24"
+        stream.set_display_rotation(rotation, **{mirror: True})
+        written.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        written.mux(stream.encode(None))
+    source, (frame,) = read(tmp_path / "mirrored.mp4")
+    expected = np.flip(np.rot90(rgb, rotation // 90), axis=1 if mirror == "hflip" else 0)
+    assert (source.info.height, source.info.width) == expected.shape[:2]
+    np.testing.assert_array_equal(frame.rgb(), expected)
+    assert not any(data.type == Type.DISPLAYMATRIX for data in frame.picture.side_data)
+
+
+@pytest.mark.parametrize("rotation", [0, 90, -90, 180])
+def test_rotation_beside_side_data_that_pyav_does_not_know(rotation: int) -> None:
+    class Odd:
+        def __getitem__(self, kind: Type) -> object:
+            raise ValueError("99 is not a valid Type")
+
+    odd = SimpleNamespace(side_data=Odd(), rotation=rotation)
+    turns = {0: [], 90: ["cclock"], -90: ["clock"], 180: ["clock", "clock"]}
+    assert upright._turns(odd) == turns[rotation]  # type: ignore[arg-type]
 
 
 def test_joined_recordings_of_two_sizes_go_on_in_size_and_time(tmp_path: Path) -> None:
