@@ -238,12 +238,59 @@ def test_existing_result_is_kept_and_missing_kinds_are_made(bright: None, tmp_pa
     first = run("predict", clip, "-o", out, "--save", "csv")
     assert (first.status, first.stdout) == (0, f"{out / 'clip.csv'}\n")
     assert f"{clip}: skipped" in first.stderr
-    assert "--overwrite" in first.stderr
+    assert "stay as they were made; for other options or weights use --overwrite" in first.stderr
     second = run("predict", clip, "-o", out, "--save", "csv,gif")
     assert second.status == 0
     assert "skipped" not in second.stderr
     assert contents(out) == ["clip.csv", "clip_overlay.gif"]
     assert ((out / "clip.csv").read_text(), (out / "clip.csv").stat().st_mtime_ns) == ("mine", before)
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "frames"])
+def test_result_that_is_older_than_its_input_is_made_again(bright: None, name: str, tmp_path: Path) -> None:
+    source, out = tmp_path / name, tmp_path / "out"
+    make = make_video if name == "clip.mp4" else make_folder
+    make(source, num_frames=3)
+    command = ("predict", source, "-o", out, "--save", "csv,maps", "--json")
+    assert run(*command).status == 0
+    later = time.time() - 1
+    for path in (out / f"{source.stem}.csv", out / f"{source.stem}_maps"):
+        os.utime(path, (later - 9, later - 9))
+    for path in [source, *source.rglob("*")]:
+        os.utime(path, (later, later))
+    outcomes = [run(*command) for _ in range(2)]
+    assert [json.loads(outcome.stdout)[0]["status"] for outcome in outcomes] == ["done", "skipped"]
+    message = f"hd2s: {source.stem}: results that are incomplete or older than it are made again"
+    assert [message in outcome.stderr for outcome in outcomes] == [True, False]
+
+
+def test_input_from_the_future_is_not_made_again_for_ever(bright: None, tmp_path: Path) -> None:
+    clip = make_video(tmp_path / "clip.mp4", num_frames=3)
+    os.utime(clip, (time.time() + 1e6, time.time() + 1e6))
+    outcomes = [run("predict", clip, "-o", tmp_path, "--save", "csv") for _ in range(2)]
+    assert ["skipped" in outcome.stderr for outcome in outcomes] == [False, True]
+
+
+def test_partial_result_is_not_taken_for_complete(bright: None, tmp_path: Path) -> None:
+    clip = make_video(tmp_path / "clip.mkv", num_frames=60, height=96, width=160)
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    for _ in range(2):
+        outcome = run("predict", clip, "-o", tmp_path, "--save", "csv,maps")
+        assert (outcome.status, len(outcome.stdout.split())) == (1, 2)
+        assert "stopped after frame" in outcome.stderr
+
+
+@pytest.mark.parametrize(("kind", "name"), [("csv", "clip.csv"), ("maps", "clip_maps")])
+@pytest.mark.parametrize("options", [(), ("--overwrite",)])
+def test_folder_in_the_place_of_a_file_or_a_file_in_that_of_a_folder(
+    bright: None, kind: str, name: str, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    clip, place = make_video(tmp_path / "clip.mp4", num_frames=3), tmp_path / name
+    place.mkdir() if kind == "csv" else place.touch()
+    outcome = run("predict", clip, "-o", tmp_path, "--save", kind, *options)
+    given = "folder" if kind == "csv" else "file"
+    assert (outcome.status, outcome.stdout) == (1, "")
+    assert f"hd2s: {clip}: Cannot write '{place}': a {given} of that name is there." in outcome.stderr
 
 
 def test_overwrite_replaces_all_kinds(bright: None, tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ def predict(
 ) -> None:
     """Predict where people look, and save overlays, maps or numbers.
 
-    The paths of the results go to standard output. Results that are there already are skipped. An input
-    that cannot be read is reported and skipped; the exit status is then 1.
+    The paths of the results go to standard output. Results that are there already, and newer than their
+    input, are kept. An input that cannot be read is reported and skipped; the exit status is then 1.
     """
     from hd2s.data.video import expand_inputs
     from hd2s.inference.writers import Style, check_kinds
@@ -226,7 +226,8 @@ class _Bars:
         self._progress.advance(self._total)
         problems = entry["problems"]
         if entry["status"] == "skipped":
-            problems = ["skipped, its results are there already; --overwrite makes them again", *problems]
+            kept = "skipped, its results are there and stay as they were made; for other options or weights"
+            problems = [f"{kept} use --overwrite", *problems]
         for problem in problems:
             complain(f"{path}: {problem}", self._progress.console)
 

@@ -18,7 +18,7 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from hd2s.data.frames import MAX_PIXELS, Frame, FrameSource
+from hd2s.data.frames import MAX_PIXELS, Frame, FrameSource, last_change
 from hd2s.data.upright import Clock, Upright
 from hd2s.errors import InputNotFoundError, VideoDecodeError
 from hd2s.types import VideoInfo
@@ -60,6 +60,8 @@ class ContainerSource(FrameSource):
         """
         super().__init__()
         self._shown = without_password(address.removeprefix("file:"))
+        if address.startswith("file:"):
+            self.modified = last_change([address.removeprefix("file:")])
         self._container = _open(address, self._shown, device_format, timed=may_be_live)
         try:
             playlist = self._container.format.name == "hls"  # its size is not that of the video

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hd2s.data.frames import MAX_PIXELS, Frame, FrameSource, evenly_spaced, frame_rate
+from hd2s.data.frames import MAX_PIXELS, Frame, FrameSource, evenly_spaced, frame_rate, last_change
 from hd2s.errors import InputShapeError, VideoDecodeError
 from hd2s.types import VideoInfo
 
@@ -65,6 +65,7 @@ class ImageSource(FrameSource):
                 )
         self._paths = paths
         self.time_base = 1 / rate
+        self.modified = last_change(paths)
         self.info = VideoInfo(name=name, height=height, width=width, fps=rate, num_frames=len(paths))
 
     @classmethod

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +19,13 @@ from hd2s.data.frames import FrameSource
 from hd2s.data.video import open_source
 from hd2s.inference.engines import Engine, open_engine
 from hd2s.inference.predictor import predict_frames
-from hd2s.inference.writers import Style, open_writer, result_path
+from hd2s.inference.writers import Style, made_at, open_writer, result_path
 from hd2s.types import SaliencyFrame, VideoInfo
 
 if TYPE_CHECKING:
     from hd2s.models import HD2S
+
+_logger = logging.getLogger(__name__)
 
 Source = str | Path | Iterable[NDArray[np.uint8]]
 
@@ -120,7 +124,7 @@ def render(
     """Predict a source and write the results to a folder.
 
     A result appears under its final name only when it is complete. One that is there already is left as
-    it is; what is missing is made.
+    it is, unless its source was changed since or there was a problem with it; what is missing is made.
 
     Args:
         source: See `predict`, or a source that is open already; it is closed in the end.
@@ -152,9 +156,13 @@ def render(
     with opened:
         results = {kind: result_path(kind, opened.info.name, Path(out)) for kind in save}
         report = RenderReport(results)
-        missing = [kind for kind, path in results.items() if overwrite or not path.exists()]
+        made = {kind: made_at(kind, path) for kind, path in results.items()}
+        old = [kind for kind, when in made.items() if when is not None and when < opened.modified]
+        missing = [kind for kind, when in made.items() if overwrite or when is None or kind in old]
         if not missing:
             return report
+        if old and not overwrite:
+            _logger.info("%s: results that are incomplete or older than it are made again", opened.info.name)
         network = open_engine(model)
         stopped = None
         with ExitStack() as stack:
@@ -179,5 +187,14 @@ def render(
     if stopped:
         raise stopped
     report.problems = [*opened.problems, *(problem for writer in writers for problem in writer.problems)]
+    if report.problems:
+        _make_old([results[kind] for kind in missing], opened.modified)
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _make_old(paths: Iterable[Path], modified: float) -> None:
+    """Set results back to a time before their source was changed, so that they are made again next time."""
+    for path in paths:
+        with suppress(OSError):
+            os.utime(path, (modified - 1, modified - 1))
