@@ -64,6 +64,11 @@ def bomb(path: Path, side: int) -> None:
 BAD_INPUTS: list[tuple[str, Callable[[Path], object], list[str]]] = [
     # name, what makes it, what the message says
     ("gone.mp4", lambda path: None, ["There is no file or folder", "Inputs are video files, folders"]),
+    (
+        "*.avi",
+        lambda path: None,
+        ["The pattern '", "*.avi' matches nothing", "check the folder and the suffix"],
+    ),
     ("a" * 300, lambda path: None, ["There is no file or folder"]),
     ("empty.mp4", lambda path: path.touch(), ["is empty", "Fetch or record it again"]),
     ("text.mp4", lambda path: path.write_text("no video\n" * 99), ["cannot be opened as a video"]),
@@ -132,10 +137,6 @@ def test_two_inputs_of_one_name_do_not_share_results(bright: None, tmp_path: Pat
     assert f"hd2s: {second}: Its results would replace those of '{first}'" in outcome.stderr
     assert "Predict it into another folder" in outcome.stderr
     assert len((tmp_path / "out" / "clip.csv").read_text().splitlines()) == 1 + 2
-
-
-def test_pattern_without_a_match(bright: None, tmp_path: Path) -> None:
-    check_failure(run("predict", tmp_path / "*.mp4"), f"The pattern '{tmp_path / '*.mp4'}' matches nothing")
 
 
 # --- outputs ----------------------------------------------------------------------------------------

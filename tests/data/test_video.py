@@ -395,8 +395,9 @@ def test_patterns_become_sorted_paths_without_repeats(
         "0",
         "/dev/video0",
     ]
-    with pytest.raises(InputNotFoundError, match=r"\*\.avi"):
-        expand_inputs(["*.avi"])
+    assert expand_inputs(["*.avi"]) == ["*.avi"]
+    with pytest.raises(InputNotFoundError, match=r"The pattern '\*\.avi' matches nothing in"):
+        open_source("*.avi")
 
 
 # --- bad input --------------------------------------------------------------------------------------
