@@ -17,7 +17,7 @@ from typer.main import get_command
 import networks
 from command import run
 from fakes import make_folder, make_video, moving_blob, write_image
-from hd2s.cli.main import app
+from hd2s.cli.app import app
 from hd2s.inference.writers import SAVE_KINDS
 from hd2s.models import DomainHD2S
 from hd2s.weights import io

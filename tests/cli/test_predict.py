@@ -349,7 +349,8 @@ def test_interruption_keeps_what_is_complete_and_nothing_else(
     assert contents(tmp_path / "out") == ["a.csv", "a_maps", *maps, "a_overlay.mp4"]
 
 
-def test_interrupt_signal_ends_a_running_command_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_a_running_command_at_once(tmp_path: Path, number: int) -> None:
     clip, out = make_video(tmp_path / "clip.mp4", num_frames=1000), tmp_path / "out"
     command = [sys.executable, "-c", "from hd2s.cli.main import main; main()", "predict", str(clip)]
     with subprocess.Popen(
@@ -364,9 +365,9 @@ def test_interrupt_signal_ends_a_running_command_at_once(tmp_path: Path) -> None
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout) == (130, "")
+    assert (process.returncode, stdout) == (128 + number, "")
     assert "hd2s: interrupted" in stderr
     assert "Traceback" not in stderr
     assert contents(out) == []

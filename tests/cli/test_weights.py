@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from command import run
 from fakes import QuietHandler, serving
-from hd2s.cli.main import app
+from hd2s.cli.app import app
 from hd2s.weights.catalog import WEIGHTS
 from hd2s.weights.download import cached_path
 
@@ -100,7 +100,7 @@ def test_list_in_a_pipe_does_not_depend_on_the_screen(columns: str) -> None:
 
 
 def test_list_needs_no_torch() -> None:
-    code = "import sys; from hd2s.cli.main import app; app(['weights', 'list'], standalone_mode=False)"
+    code = "import sys; from hd2s.cli.app import app; app(['weights', 'list'], standalone_mode=False)"
     script = f"{code}; print('torch' in sys.modules)"
     printed = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hd2s import interrupts
 from hd2s.errors import HD2SError, RecipeError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(*args: Any, debug: bool, **kwargs: Any) -> None:
+        interrupts.begin()
         try:
             command(*args, debug=debug, **kwargs)
         except KeyboardInterrupt:

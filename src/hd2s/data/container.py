@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from itertools import chain
 from urllib.parse import urlsplit, urlunsplit
 from weakref import WeakSet
@@ -18,6 +19,7 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from hd2s.data.aside import Aside
 from hd2s.data.frames import MAX_PIXELS, Frame, FrameSource, last_change
 from hd2s.data.upright import Clock, Upright
 from hd2s.errors import InputNotFoundError, VideoDecodeError
@@ -62,7 +64,8 @@ class ContainerSource(FrameSource):
         self._shown = without_password(address.removeprefix("file:"))
         if address.startswith("file:"):
             self.modified = last_change([address.removeprefix("file:")])
-        self._container = _open(address, self._shown, device_format, timed=may_be_live)
+        self._aside = Aside(needed=may_be_live)
+        self._container = self._aside(lambda: _open(address, self._shown, device_format, timed=may_be_live))
         try:
             playlist = self._container.format.name == "hls"  # its size is not that of the video
             ends = self._container.duration is not None or (not playlist and (self._container.size or 0) > 0)
@@ -74,13 +77,18 @@ class ContainerSource(FrameSource):
             self.audio = address if sound else None
             self._start(name, live)
         except BaseException:
-            self._container.close()
+            self.close()
             raise
+
+    def stop(self) -> None:
+        """End a read that waits for a server."""
+        self._aside.stop()
 
     def close(self) -> None:
         """Close the container; reading ends. Calling it again does nothing."""
         super().close()
-        self._container.close()
+        if not self._aside.busy:  # else it is closed when nobody uses it any more
+            self._container.close()
 
     def _start(self, name: str, live: bool) -> None:
         """Set the clock, decode the first picture and fill `info`."""
@@ -138,8 +146,10 @@ class ContainerSource(FrameSource):
     def _packets(self) -> Iterator[Packet[VideoStream] | None]:
         """Yield the packets of the stream, at last one that empties the decoder."""
         while True:
+            packets = self._container.demux(self._stream)
             try:
-                yield from self._container.demux(self._stream)
+                while (packet := self._aside(partial(next, packets, None))) is not None:
+                    yield packet
                 return
             except av.error.BlockingIOError:  # a camera on macOS that has no new picture yet
                 time.sleep(_CAMERA_POLL_SECONDS)

@@ -140,6 +140,9 @@ class FrameSource(ABC):
     def _read(self) -> Iterator[Frame]:
         """Yield the frames; called once."""
 
+    def stop(self) -> None:  # noqa: B027 (not every source waits)
+        """Let a read that waits for a server end soon, with an error; any thread may call it."""
+
     def close(self) -> None:
         """Release the input; reading ends. Calling it again does nothing."""
         self._frames = iter(())
