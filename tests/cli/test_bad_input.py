@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -159,6 +161,25 @@ def test_full_disk(bright: None, tmp_path: Path) -> None:
     check_failure(outcome, f"{clip}: Cannot write '{out / 'clip_saliency.npz'}'")
     assert contents(out) == ["clip_saliency.npz"]
     assert (out / "clip_saliency.npz").read_text() == "older"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_standard_output_that_is_full(tmp_path: Path, options: list[str]) -> None:
+    clip = make_video(tmp_path / "clip.mp4", num_frames=3)
+    command = [sys.executable, "-c", "from hd2s.cli.main import main; main()", "predict", str(clip)]
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [*command, "-o", str(tmp_path), "--engine", "torch", *options],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    assert process.returncode == 1
+    assert "No space left on device. Check standard output" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert "Exception ignored" not in process.stderr
 
 
 # --- options ----------------------------------------------------------------------------------------

@@ -89,6 +89,13 @@ def test_every_kind_of_result_with_the_network_that_comes_along(tmp_path: Path) 
     assert table(out / "clip.csv")[7]["peak_value"] == pytest.approx(saliency[7].max(), abs=1e-3)
 
 
+def test_kinds_may_be_repeated(bright: None, tmp_path: Path) -> None:
+    clip = make_video(tmp_path / "clip.mp4", num_frames=3)
+    outcome = run("predict", clip, "-o", tmp_path, "--save", "csv, gif", "--save", "csv", "--save", "npz")
+    names = ["clip.csv", "clip_overlay.gif", "clip_saliency.npz"]
+    assert outcome.stdout.split() == [str(tmp_path / name) for name in names]
+
+
 def test_default_result_is_an_overlay_in_out(
     bright: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +298,19 @@ def test_folder_in_the_place_of_a_file_or_a_file_in_that_of_a_folder(
     given = "folder" if kind == "csv" else "file"
     assert (outcome.status, outcome.stdout) == (1, "")
     assert f"hd2s: {clip}: Cannot write '{place}': a {given} of that name is there." in outcome.stderr
+
+
+def test_results_are_no_inputs(bright: None, tmp_path: Path) -> None:
+    for name in ("clip.mp4", "cloud_overlay.mp4"):
+        make_video(tmp_path / name, num_frames=3)
+    command = ("predict", tmp_path / "c*", "-o", tmp_path, "--save", "overlay,maps", "--json")
+    inputs = []
+    for _ in range(3):
+        outcome = run(*command)
+        assert outcome.status == 0
+        inputs.append([Path(entry["input"]).name for entry in json.loads(outcome.stdout)])
+    assert inputs == [["clip.mp4", "cloud_overlay.mp4"]] * 3
+    assert f"hd2s: left out, as they are results of other inputs in '{tmp_path}': 4" in outcome.stderr
 
 
 def test_overwrite_replaces_all_kinds(bright: None, tmp_path: Path) -> None:

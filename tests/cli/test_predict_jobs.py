@@ -44,7 +44,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
     def run(*inputs: object, jobs: int = 2, debug: bool = False, **options: Any) -> Outcome:
         status = 0
-        options = {"model": BrightEngine(), "save": "csv", **options}
+        options = {"model": BrightEngine(), "save": ["csv"], **options}
         try:
             module.predict(inputs=[str(path) for path in inputs], jobs=jobs, debug=debug, **options)
         except typer.Exit as end:
@@ -245,7 +245,7 @@ def frame(bars, path, total):
 if __name__ == "__main__":
     predict._Bars.frame = frame
     try:
-        predict.predict(sys.argv[1:], model=BrightEngine(), save="csv,overlay", jobs=2, debug=False)
+        predict.predict(sys.argv[1:], model=BrightEngine(), save=["csv,overlay"], jobs=2, debug=False)
     except typer.Exit as end:
         sys.exit(end.exit_code)
 """
