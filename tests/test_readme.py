@@ -90,7 +90,7 @@ def check_pip(arguments: list[str], clone: Path) -> None:
     known = importlib.metadata.metadata("hd2s").get_all("Provides-Extra") or []
     for extra in re.findall(r"\[(.*?)\]", arguments[-1]):
         assert set(extra.split(",")) <= set(known)
-    assert re.fullmatch(r"\.(\[.*\])?|hd2s(\[.*\])?", arguments[-1])
+    assert re.fullmatch(r"\.(\[.*\])?", arguments[-1])  # it is on no index of packages
 
 
 def check_make(arguments: list[str], clone: Path) -> None:
