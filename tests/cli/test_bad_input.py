@@ -80,9 +80,13 @@ BAD_INPUTS: list[tuple[str, Callable[[Path], object], list[str]]] = [
     ("void", Path.mkdir, ["has no images (.bmp, .jpeg, .jpg, .png", "It is empty"]),
     ("mixed", mixed_folder, ["differ in size", "img1.png' has 48x32", "img2.png' 30x20", "resize them"]),
     ("damaged", damaged_folder, ["img3.png' cannot be read", "Replace it"]),
-    ("spoiled", spoiled_folder, ["img40.png' cannot be read", "Replace it"]),
+    ("spoiled", spoiled_folder, ["img40.png' cannot be read: it is cut off", "Replace it"]),
     ("large.png", partial(bomb, side=10_000), ["claims 10000x10000 pixels", "at most 67108864 pixels"]),
-    ("huge.png", partial(bomb, side=16_384), ["at most 67108864 pixels", "make it smaller first"]),
+    (
+        "huge.png",
+        partial(bomb, side=16_384),
+        ["claims 268435456 pixels; at most 67108864", "make it smaller first"],
+    ),
 ]
 
 
@@ -90,7 +94,12 @@ BAD_INPUTS: list[tuple[str, Callable[[Path], object], list[str]]] = [
     ("name", "make", "parts"), BAD_INPUTS, ids=[name[:12].rstrip("a") or "long" for name, *_ in BAD_INPUTS]
 )
 def test_bad_input_is_reported_and_the_rest_is_done(
-    bright: None, name: str, make: Callable[[Path], object], parts: list[str], tmp_path: Path
+    bright: None,
+    name: str,
+    make: Callable[[Path], object],
+    parts: list[str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     bad, good, out = tmp_path / name, make_video(tmp_path / "good.mp4", num_frames=3), tmp_path / "out"
     make(bad)
@@ -104,6 +113,7 @@ def test_bad_input_is_reported_and_the_rest_is_done(
     assert (batch.status, message in batch.stderr) == (1, True)
     assert batch.stdout.split() == [str(out / "good.csv"), str(out / "good_overlay.mp4")]
     assert contents(out) == ["good.csv", "good_overlay.mp4"]
+    assert capfd.readouterr().err == "", "a library talks"
 
 
 def test_video_without_its_end_is_predicted_as_far_as_it_goes(bright: None, tmp_path: Path) -> None:
@@ -148,7 +158,12 @@ def test_output_below_a_file(bright: None, tmp_path: Path) -> None:
     clip, blocked = make_video(tmp_path / "clip.mp4", num_frames=3), tmp_path / "file"
     blocked.write_text("mine")
     outcome = run("predict", clip, "-o", blocked / "out", "--save", "csv,overlay")
-    check_failure(outcome, f"{clip}: Cannot write '{blocked / 'out' / 'clip.csv'}': Not a directory.")
+    advice = "A file is where the folder should be: choose another folder (--output)."
+    check_failure(
+        outcome, f"{clip}: Cannot write '{blocked / 'out' / 'clip.csv'}': Not a directory. {advice}"
+    )
+    outcome = run("predict", clip, "-o", blocked, "--save", "csv,overlay")
+    check_failure(outcome, f"{clip}: Cannot write '{blocked / 'clip.csv'}': File exists. {advice}")
     assert contents(tmp_path) == ["clip.mp4", "file"]
 
 
@@ -243,6 +258,9 @@ def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
     weights.write_bytes(bytes(100))
     outcome = run("predict", clip, "-o", tmp_path / "out", "--weights", weights)
     check_failure(outcome, f"{weights} is damaged or no checkpoint")
+    weights.write_text("no checkpoint " * 99)
+    outcome = run("predict", clip, "-o", tmp_path / "out", "--weights", weights)
+    assert "Give a .safetensors file, or a checkpoint as PyTorch writes it." in outcome.stderr
     assert contents(tmp_path / "out") == []
 
 

@@ -105,6 +105,8 @@ class ImageSource(FrameSource):
         """Decode one image to (H, W, 3) BGR of the size that its header promised."""
         try:
             data = np.fromfile(path, np.uint8)  # cv2.imread cannot open all names on all systems
+            if _is_cut_off(data.tobytes()):
+                raise _unreadable(path, "it is cut off")
             pixels = cv2.imdecode(data, cv2.IMREAD_COLOR)
         except (OSError, cv2.error) as error:
             raise _unreadable(path, error) from error
@@ -131,12 +133,18 @@ def image_size(path: Path) -> tuple[int, int]:
             # Asking a PNG without EXIF for it would decode the pixels; TIFF sizes are upright already.
             turned = "exif" in image.info and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
     except Image.DecompressionBombError as error:
-        raise _too_large(path, "even more pixels than Pillow opens") from error
+        claimed = re.search(r"\d+ pixels", str(error))
+        raise _too_large(path, claimed[0] if claimed else str(error)) from error
     except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damaged headers
         raise _unreadable(path, error) from error
     if width * height > MAX_PIXELS:
         raise _too_large(path, f"{width}x{height} pixels")
     return (width, height) if turned else (height, width)
+
+
+def _is_cut_off(data: bytes) -> bool:
+    """Tell whether a PNG lacks its end, of which OpenCV's library would complain on standard error."""
+    return data.startswith(b"\x89PNG") and data.rfind(b"IEND") < 0
 
 
 def _too_large(path: Path, size: str) -> VideoDecodeError:

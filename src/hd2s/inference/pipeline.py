@@ -114,7 +114,7 @@ def render(
     source: Source | FrameSource,
     out: str | Path,
     *,
-    save: Sequence[str] = ("overlay",),
+    save: str | Sequence[str] = ("overlay",),
     model: str | HD2S | Engine = "hd2s-lite",
     style: Style | None = None,
     stride: int = 1,
@@ -129,8 +129,8 @@ def render(
     Args:
         source: See `predict`, or a source that is open already; it is closed in the end.
         out: Folder for the results; made if it does not exist.
-        save: Kinds of results: "overlay", "video", "maps", "npz", "gif", "csv", "conspicuity"; see
-            `hd2s.inference.writers`.
+        save: One or several kinds of results: "overlay", "video", "maps", "npz", "gif", "csv",
+            "conspicuity"; see `hd2s.inference.writers`.
         model: Name of the network, the network itself, or an engine that runs one.
         style: How results look; the defaults of `hd2s.Style` if None.
         stride: See `predict`.
@@ -154,7 +154,8 @@ def render(
     started = time.perf_counter()
     opened = source if isinstance(source, FrameSource) else open_source(source)
     with opened:
-        results = {kind: result_path(kind, opened.info.name, Path(out)) for kind in save}
+        kinds = [save] if isinstance(save, str) else save
+        results = {kind: result_path(kind, opened.info.name, Path(out)) for kind in kinds}
         report = RenderReport(results)
         made = {kind: made_at(kind, path) for kind, path in results.items()}
         old = [kind for kind, when in made.items() if when is not None and when < opened.modified]
