@@ -220,6 +220,19 @@ def test_image_orientation_is_honoured(tmp_path: Path, suffix: str) -> None:
     assert error_between(frame, np.rot90(rgb, -1)) < 6
 
 
+@pytest.mark.parametrize("suffix", [".webp", ".png", ".tif"])
+def test_animation_is_a_still_and_said_to_be(
+    tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, *others = (Image.fromarray(rgb) for rgb in moving_blob(4))
+    first.save(tmp_path / f"moves{suffix}", save_all=True, append_images=others)
+    first.save(tmp_path / f"still{suffix}")
+    for name, warned in (("moves", suffix != ".tif"), ("still", False)):
+        caplog.clear()
+        _, frames = read(tmp_path / f"{name}{suffix}")
+        assert (len(frames), "is an animation of 4 pictures" in caplog.text) == (1, warned)
+
+
 def test_arrays_come_back_as_they_are() -> None:
     arrays = list(moving_blob(4, 33, 47))
     source, frames = read(arrays, fps=29.97)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,10 @@ from hd2s.types import VideoInfo
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
+_logger = logging.getLogger(__name__)
+
 _EXIF_ORIENTATION = 0x0112
+_ANIMATED = {"PNG", "WEBP"}  # other formats with several pictures hold pages or previews
 
 
 def natural_key(name: str) -> tuple[tuple[str | int, ...], str]:
@@ -63,6 +67,8 @@ class ImageSource(FrameSource):
                     f"{size[1]}x{size[0]}. All images of a folder must have one size: resize them or put "
                     "each size into its own folder."
                 )
+        if len(paths) == 1:
+            _warn_of_animation(paths[0])
         self._paths = paths
         self.time_base = 1 / rate
         self.modified = last_change(paths)
@@ -140,6 +146,19 @@ def image_size(path: Path) -> tuple[int, int]:
     if width * height > MAX_PIXELS:
         raise _too_large(path, f"{width}x{height} pixels")
     return (width, height) if turned else (height, width)
+
+
+def _warn_of_animation(path: Path) -> None:
+    """Say that an image moves, which is not predicted."""
+    with Image.open(path) as image:
+        count = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+    if count > 1:
+        _logger.warning(
+            "'%s' is an animation of %d pictures, but an image is predicted as one still: its first picture. "
+            "For all, make a video, a GIF or a folder of images of it.",
+            path,
+            count,
+        )
 
 
 def _is_cut_off(data: bytes) -> bool:
