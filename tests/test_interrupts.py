@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+import hd2s
 from command import contents
+from fake_engine import BrightEngine
 from fakes import QuietHandler, make_video, serving
+from hd2s.data.video import open_source
 
 COMMAND = """
 from hd2s import interrupts
@@ -122,6 +125,19 @@ def test_interruption_of_a_stream_that_has_stalled(tmp_path: Path, server: str, 
     status, stdout, stderr = end(process)
     assert (status, stdout, "Traceback" in stderr) == (130, "", False), stderr
     assert contents(out) == ["half.csv"]
+
+
+def test_leaving_a_loop_over_a_stream_that_has_stalled(tmp_path: Path, server: str) -> None:
+    data = make_video(tmp_path / "video.ts", num_frames=1000).read_bytes()
+    (tmp_path / "part.ts").write_bytes(data[: len(data) // 2])
+    with open_source(tmp_path / "part.ts") as source:
+        count = len(list(source))
+    for frame in hd2s.predict(f"{server}/half.ts", model=BrightEngine()):
+        if frame.index == count - 20:  # the rest has been read ahead, as far as it comes
+            time.sleep(0.5)
+            started = time.monotonic()
+            break
+    assert time.monotonic() - started < 10
 
 
 def test_import_that_swallows_exceptions_does_not_swallow_an_interrupt(tmp_path: Path) -> None:
