@@ -199,7 +199,7 @@ def test_killed_process_is_a_problem_of_its_input(
 
 
 def test_debug_shows_where_an_error_comes_from(run: Run, tmp_path: Path) -> None:
-    make_video(tmp_path / "a.mp4", num_frames=1000)
+    make_video(tmp_path / "a.mp4", num_frames=4000)
     with pytest.raises(InputNotFoundError, match="gone") as caught:
         run("a.mp4", "gone.mp4", debug=True)
     assert "in open_source" in str(caught.value.__cause__)
