@@ -7,7 +7,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from hd2s.cli.main import app
+from hd2s.cli.app import app
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typer.main import get_command
 import networks
 from command import run
 from fakes import make_folder, make_video, moving_blob, write_image
-from hd2s.cli.main import app
+from hd2s.cli.app import app
 from hd2s.inference.writers import SAVE_KINDS
 from hd2s.models import DomainHD2S
 from hd2s.weights import io
@@ -90,7 +90,7 @@ def check_pip(arguments: list[str], clone: Path) -> None:
     known = importlib.metadata.metadata("hd2s").get_all("Provides-Extra") or []
     for extra in re.findall(r"\[(.*?)\]", arguments[-1]):
         assert set(extra.split(",")) <= set(known)
-    assert re.fullmatch(r"\.(\[.*\])?|hd2s(\[.*\])?", arguments[-1])
+    assert re.fullmatch(r"\.(\[.*\])?", arguments[-1])  # it is on no index of packages
 
 
 def check_make(arguments: list[str], clone: Path) -> None:

@@ -92,3 +92,8 @@ class TrainingError(HD2SError, RuntimeError):
 
 class MissingExtraError(HD2SError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
+
+    @classmethod
+    def needed(cls, why: str, extra: str) -> MissingExtraError:
+        """Build the message from what is needed for what, and the extra."""
+        return cls(f"{why}: run pip install '.[{extra}]' in a clone of hd2s.")

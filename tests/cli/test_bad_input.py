@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -64,6 +66,11 @@ def bomb(path: Path, side: int) -> None:
 BAD_INPUTS: list[tuple[str, Callable[[Path], object], list[str]]] = [
     # name, what makes it, what the message says
     ("gone.mp4", lambda path: None, ["There is no file or folder", "Inputs are video files, folders"]),
+    (
+        "*.avi",
+        lambda path: None,
+        ["The pattern '", "*.avi' matches nothing", "check the folder and the suffix"],
+    ),
     ("a" * 300, lambda path: None, ["There is no file or folder"]),
     ("empty.mp4", lambda path: path.touch(), ["is empty", "Fetch or record it again"]),
     ("text.mp4", lambda path: path.write_text("no video\n" * 99), ["cannot be opened as a video"]),
@@ -73,9 +80,13 @@ BAD_INPUTS: list[tuple[str, Callable[[Path], object], list[str]]] = [
     ("void", Path.mkdir, ["has no images (.bmp, .jpeg, .jpg, .png", "It is empty"]),
     ("mixed", mixed_folder, ["differ in size", "img1.png' has 48x32", "img2.png' 30x20", "resize them"]),
     ("damaged", damaged_folder, ["img3.png' cannot be read", "Replace it"]),
-    ("spoiled", spoiled_folder, ["img40.png' cannot be read", "Replace it"]),
+    ("spoiled", spoiled_folder, ["img40.png' cannot be read: it is cut off", "Replace it"]),
     ("large.png", partial(bomb, side=10_000), ["claims 10000x10000 pixels", "at most 67108864 pixels"]),
-    ("huge.png", partial(bomb, side=16_384), ["at most 67108864 pixels", "make it smaller first"]),
+    (
+        "huge.png",
+        partial(bomb, side=16_384),
+        ["claims 268435456 pixels; at most 67108864", "make it smaller first"],
+    ),
 ]
 
 
@@ -83,7 +94,12 @@ BAD_INPUTS: list[tuple[str, Callable[[Path], object], list[str]]] = [
     ("name", "make", "parts"), BAD_INPUTS, ids=[name[:12].rstrip("a") or "long" for name, *_ in BAD_INPUTS]
 )
 def test_bad_input_is_reported_and_the_rest_is_done(
-    bright: None, name: str, make: Callable[[Path], object], parts: list[str], tmp_path: Path
+    bright: None,
+    name: str,
+    make: Callable[[Path], object],
+    parts: list[str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     bad, good, out = tmp_path / name, make_video(tmp_path / "good.mp4", num_frames=3), tmp_path / "out"
     make(bad)
@@ -97,6 +113,7 @@ def test_bad_input_is_reported_and_the_rest_is_done(
     assert (batch.status, message in batch.stderr) == (1, True)
     assert batch.stdout.split() == [str(out / "good.csv"), str(out / "good_overlay.mp4")]
     assert contents(out) == ["good.csv", "good_overlay.mp4"]
+    assert capfd.readouterr().err == "", "a library talks"
 
 
 def test_video_without_its_end_is_predicted_as_far_as_it_goes(bright: None, tmp_path: Path) -> None:
@@ -134,10 +151,6 @@ def test_two_inputs_of_one_name_do_not_share_results(bright: None, tmp_path: Pat
     assert len((tmp_path / "out" / "clip.csv").read_text().splitlines()) == 1 + 2
 
 
-def test_pattern_without_a_match(bright: None, tmp_path: Path) -> None:
-    check_failure(run("predict", tmp_path / "*.mp4"), f"The pattern '{tmp_path / '*.mp4'}' matches nothing")
-
-
 # --- outputs ----------------------------------------------------------------------------------------
 
 
@@ -145,7 +158,12 @@ def test_output_below_a_file(bright: None, tmp_path: Path) -> None:
     clip, blocked = make_video(tmp_path / "clip.mp4", num_frames=3), tmp_path / "file"
     blocked.write_text("mine")
     outcome = run("predict", clip, "-o", blocked / "out", "--save", "csv,overlay")
-    check_failure(outcome, f"{clip}: Cannot write '{blocked / 'out' / 'clip.csv'}': Not a directory.")
+    advice = "A file is where the folder should be: choose another folder (--output)."
+    check_failure(
+        outcome, f"{clip}: Cannot write '{blocked / 'out' / 'clip.csv'}': Not a directory. {advice}"
+    )
+    outcome = run("predict", clip, "-o", blocked, "--save", "csv,overlay")
+    check_failure(outcome, f"{clip}: Cannot write '{blocked / 'clip.csv'}': File exists. {advice}")
     assert contents(tmp_path) == ["clip.mp4", "file"]
 
 
@@ -158,6 +176,25 @@ def test_full_disk(bright: None, tmp_path: Path) -> None:
     check_failure(outcome, f"{clip}: Cannot write '{out / 'clip_saliency.npz'}'")
     assert contents(out) == ["clip_saliency.npz"]
     assert (out / "clip_saliency.npz").read_text() == "older"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_standard_output_that_is_full(tmp_path: Path, options: list[str]) -> None:
+    clip = make_video(tmp_path / "clip.mp4", num_frames=3)
+    command = [sys.executable, "-c", "from hd2s.cli.main import main; main()", "predict", str(clip)]
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [*command, "-o", str(tmp_path), "--engine", "torch", *options],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+        )
+    assert process.returncode == 1
+    assert "No space left on device. Check standard output" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert "Exception ignored" not in process.stderr
 
 
 # --- options ----------------------------------------------------------------------------------------
@@ -221,6 +258,9 @@ def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
     weights.write_bytes(bytes(100))
     outcome = run("predict", clip, "-o", tmp_path / "out", "--weights", weights)
     check_failure(outcome, f"{weights} is damaged or no checkpoint")
+    weights.write_text("no checkpoint " * 99)
+    outcome = run("predict", clip, "-o", tmp_path / "out", "--weights", weights)
+    assert "Give a .safetensors file, or a checkpoint as PyTorch writes it." in outcome.stderr
     assert contents(tmp_path / "out") == []
 
 

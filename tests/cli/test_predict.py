@@ -89,6 +89,13 @@ def test_every_kind_of_result_with_the_network_that_comes_along(tmp_path: Path) 
     assert table(out / "clip.csv")[7]["peak_value"] == pytest.approx(saliency[7].max(), abs=1e-3)
 
 
+def test_kinds_may_be_repeated(bright: None, tmp_path: Path) -> None:
+    clip = make_video(tmp_path / "clip.mp4", num_frames=3)
+    outcome = run("predict", clip, "-o", tmp_path, "--save", "csv, gif", "--save", "csv", "--save", "npz")
+    names = ["clip.csv", "clip_overlay.gif", "clip_saliency.npz"]
+    assert outcome.stdout.split() == [str(tmp_path / name) for name in names]
+
+
 def test_default_result_is_an_overlay_in_out(
     bright: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,12 +245,72 @@ def test_existing_result_is_kept_and_missing_kinds_are_made(bright: None, tmp_pa
     first = run("predict", clip, "-o", out, "--save", "csv")
     assert (first.status, first.stdout) == (0, f"{out / 'clip.csv'}\n")
     assert f"{clip}: skipped" in first.stderr
-    assert "--overwrite" in first.stderr
+    assert "stay as they were made; for other options or weights use --overwrite" in first.stderr
     second = run("predict", clip, "-o", out, "--save", "csv,gif")
     assert second.status == 0
     assert "skipped" not in second.stderr
     assert contents(out) == ["clip.csv", "clip_overlay.gif"]
     assert ((out / "clip.csv").read_text(), (out / "clip.csv").stat().st_mtime_ns) == ("mine", before)
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "frames"])
+def test_result_that_is_older_than_its_input_is_made_again(bright: None, name: str, tmp_path: Path) -> None:
+    source, out = tmp_path / name, tmp_path / "out"
+    make = make_video if name == "clip.mp4" else make_folder
+    make(source, num_frames=3)
+    command = ("predict", source, "-o", out, "--save", "csv,maps", "--json")
+    assert run(*command).status == 0
+    later = time.time() - 1
+    for path in (out / f"{source.stem}.csv", out / f"{source.stem}_maps"):
+        os.utime(path, (later - 9, later - 9))
+    for path in [source, *source.rglob("*")]:
+        os.utime(path, (later, later))
+    outcomes = [run(*command) for _ in range(2)]
+    assert [json.loads(outcome.stdout)[0]["status"] for outcome in outcomes] == ["done", "skipped"]
+    message = f"hd2s: {source.stem}: results that are incomplete or older than it are made again"
+    assert [message in outcome.stderr for outcome in outcomes] == [True, False]
+
+
+def test_input_from_the_future_is_not_made_again_for_ever(bright: None, tmp_path: Path) -> None:
+    clip = make_video(tmp_path / "clip.mp4", num_frames=3)
+    os.utime(clip, (time.time() + 1e6, time.time() + 1e6))
+    outcomes = [run("predict", clip, "-o", tmp_path, "--save", "csv") for _ in range(2)]
+    assert ["skipped" in outcome.stderr for outcome in outcomes] == [False, True]
+
+
+def test_partial_result_is_not_taken_for_complete(bright: None, tmp_path: Path) -> None:
+    clip = make_video(tmp_path / "clip.mkv", num_frames=60, height=96, width=160)
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    for _ in range(2):
+        outcome = run("predict", clip, "-o", tmp_path, "--save", "csv,maps")
+        assert (outcome.status, len(outcome.stdout.split())) == (1, 2)
+        assert "stopped after frame" in outcome.stderr
+
+
+@pytest.mark.parametrize(("kind", "name"), [("csv", "clip.csv"), ("maps", "clip_maps")])
+@pytest.mark.parametrize("options", [(), ("--overwrite",)])
+def test_folder_in_the_place_of_a_file_or_a_file_in_that_of_a_folder(
+    bright: None, kind: str, name: str, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    clip, place = make_video(tmp_path / "clip.mp4", num_frames=3), tmp_path / name
+    place.mkdir() if kind == "csv" else place.touch()
+    outcome = run("predict", clip, "-o", tmp_path, "--save", kind, *options)
+    given = "folder" if kind == "csv" else "file"
+    assert (outcome.status, outcome.stdout) == (1, "")
+    assert f"hd2s: {clip}: Cannot write '{place}': a {given} of that name is there." in outcome.stderr
+
+
+def test_results_are_no_inputs(bright: None, tmp_path: Path) -> None:
+    for name in ("clip.mp4", "cloud_overlay.mp4"):
+        make_video(tmp_path / name, num_frames=3)
+    command = ("predict", tmp_path / "c*", "-o", tmp_path, "--save", "overlay,maps", "--json")
+    inputs = []
+    for _ in range(3):
+        outcome = run(*command)
+        assert outcome.status == 0
+        inputs.append([Path(entry["input"]).name for entry in json.loads(outcome.stdout)])
+    assert inputs == [["clip.mp4", "cloud_overlay.mp4"]] * 3
+    assert f"hd2s: left out, as they are results of other inputs in '{tmp_path}': 4" in outcome.stderr
 
 
 def test_overwrite_replaces_all_kinds(bright: None, tmp_path: Path) -> None:
@@ -302,7 +369,8 @@ def test_interruption_keeps_what_is_complete_and_nothing_else(
     assert contents(tmp_path / "out") == ["a.csv", "a_maps", *maps, "a_overlay.mp4"]
 
 
-def test_interrupt_signal_ends_a_running_command_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_a_running_command_at_once(tmp_path: Path, number: int) -> None:
     clip, out = make_video(tmp_path / "clip.mp4", num_frames=1000), tmp_path / "out"
     command = [sys.executable, "-c", "from hd2s.cli.main import main; main()", "predict", str(clip)]
     with subprocess.Popen(
@@ -317,9 +385,9 @@ def test_interrupt_signal_ends_a_running_command_at_once(tmp_path: Path) -> None
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout) == (130, "")
+    assert (process.returncode, stdout) == (128 + number, "")
     assert "hd2s: interrupted" in stderr
     assert "Traceback" not in stderr
     assert contents(out) == []

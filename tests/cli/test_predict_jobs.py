@@ -44,7 +44,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
     def run(*inputs: object, jobs: int = 2, debug: bool = False, **options: Any) -> Outcome:
         status = 0
-        options = {"model": BrightEngine(), "save": "csv", **options}
+        options = {"model": BrightEngine(), "save": ["csv"], **options}
         try:
             module.predict(inputs=[str(path) for path in inputs], jobs=jobs, debug=debug, **options)
         except typer.Exit as end:
@@ -199,7 +199,7 @@ def test_killed_process_is_a_problem_of_its_input(
 
 
 def test_debug_shows_where_an_error_comes_from(run: Run, tmp_path: Path) -> None:
-    make_video(tmp_path / "a.mp4", num_frames=1000)
+    make_video(tmp_path / "a.mp4", num_frames=4000)
     with pytest.raises(InputNotFoundError, match="gone") as caught:
         run("a.mp4", "gone.mp4", debug=True)
     assert "in open_source" in str(caught.value.__cause__)
@@ -245,7 +245,7 @@ def frame(bars, path, total):
 if __name__ == "__main__":
     predict._Bars.frame = frame
     try:
-        predict.predict(sys.argv[1:], model=BrightEngine(), save="csv,overlay", jobs=2, debug=False)
+        predict.predict(sys.argv[1:], model=BrightEngine(), save=["csv,overlay"], jobs=2, debug=False)
     except typer.Exit as end:
         sys.exit(end.exit_code)
 """

@@ -79,7 +79,10 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "__import__", without_lightning)
     outcome = run("train", RECIPE)
     assert (outcome.status, outcome.stdout) == (1, "")
-    assert outcome.stderr == "hd2s: Training needs more packages (lightning): pip install 'hd2s[train]'.\n"
+    assert (
+        outcome.stderr
+        == "hd2s: Training needs more packages (lightning): run pip install '.[train]' in a clone of hd2s.\n"
+    )
 
 
 def test_interruption(monkeypatch: pytest.MonkeyPatch) -> None:

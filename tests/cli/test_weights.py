@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from command import run
 from fakes import QuietHandler, serving
-from hd2s.cli.main import app
+from hd2s.cli.app import app
 from hd2s.weights.catalog import WEIGHTS
 from hd2s.weights.download import cached_path
 
@@ -50,6 +50,52 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def cells(line: str) -> list[str]:
     return re.split(r"  +", line.strip())
+
+
+# --- info of a name; that of files is tested in test_published_weights.py -----------------------------
+
+
+def test_info_of_a_name_is_the_whole_record() -> None:
+    outcome = run("weights", "info", "hd2s-lite")
+    assert (outcome.status, outcome.stderr) == (0, "")
+    record = WEIGHTS["hd2s-lite"]
+    for expected in (
+        "name: hd2s-lite",
+        "input: 16 frames of 192 x 320 (height x width)",
+        "licence: Apache-2.0, commercial use allowed",
+        f"parameters: {record.num_parameters:,}",
+        f"size: {record.size_bytes:,} bytes",
+        f"sha256: {record.sha256}",
+        f"where: comes along: {record.path}",
+        *(f"trained on: {data.name} [{data.license}]: {data.citation}" for data in record.trained_on),
+        f"validation: HEVC: CC {record.scores['HEVC']['CC']:.3f}, NSS {record.scores['HEVC']['NSS']:.3f}, "
+        f"KLD {record.scores['HEVC']['KLD']:.3f}",
+        f"date: {record.date}",
+        f"recipe: {record.recipe}",
+    ):
+        assert expected in outcome.stdout.splitlines()
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_info_of_every_name(name: str) -> None:
+    outcome = run("weights", "info", name)
+    assert outcome.status == 0
+    assert f"paper: {WEIGHTS[name].paper}\n" in outcome.stdout
+    assert WEIGHTS[name].advice in outcome.stdout
+
+
+def test_file_comes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hd2s").write_bytes((WEIGHTS["hd2s-lite"].path or tmp_path).read_bytes())
+    assert "name: hd2s-lite\n" in run("weights", "info", "hd2s").stdout
+
+
+def test_info_of_what_is_not_there() -> None:
+    outcome = run("weights", "info", "hd2s-light")
+    assert (outcome.status, outcome.stdout) == (1, "")
+    assert (
+        "no weight file 'hd2s-light', nor are there weights of that name. Known: hd2s-lite" in outcome.stderr
+    )
 
 
 # --- list -------------------------------------------------------------------------------------------
@@ -100,7 +146,7 @@ def test_list_in_a_pipe_does_not_depend_on_the_screen(columns: str) -> None:
 
 
 def test_list_needs_no_torch() -> None:
-    code = "import sys; from hd2s.cli.main import app; app(['weights', 'list'], standalone_mode=False)"
+    code = "import sys; from hd2s.cli.app import app; app(['weights', 'list'], standalone_mode=False)"
     script = f"{code}; print('torch' in sys.modules)"
     printed = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60

@@ -11,16 +11,18 @@ import zlib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
 import numpy as np
 import pytest
+from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from PIL import Image
 
 from fakes import QuietHandler, make_audio, make_folder, make_video, moving_blob, serving, write_image
-from hd2s.data import container
+from hd2s.data import container, upright
 from hd2s.data.frames import MAX_PROBLEMS, FrameSource, frame_rate
 from hd2s.data.upright import Clock
 from hd2s.data.video import Frame, expand_inputs, natural_key, open_source
@@ -123,6 +125,37 @@ def test_rotation_is_applied_in_the_native_pixel_format(
         assert after.time_seconds == before.time_seconds
 
 
+@pytest.mark.parametrize("rotation", [0, 90, -90, 180])
+@pytest.mark.parametrize("mirror", ["hflip", "vflip"])
+@pytest.mark.parametrize("size", [(32, 48), (33, 47)])
+def test_mirrored_video_is_shown_as_players_show_it(
+    tmp_path: Path, rotation: int, mirror: str, size: tuple[int, int]
+) -> None:
+    rgb = next(moving_blob(1, *size))
+    with av.open(str(tmp_path / "mirrored.mp4"), "w") as written:
+        stream = written.add_stream("libx264rgb", rate=25, options={"qp": "0"})
+        stream.height, stream.width, stream.pix_fmt = *size, "rgb24"
+        stream.set_display_rotation(rotation, **{mirror: True})
+        written.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        written.mux(stream.encode(None))
+    source, (frame,) = read(tmp_path / "mirrored.mp4")
+    expected = np.flip(np.rot90(rgb, rotation // 90), axis=1 if mirror == "hflip" else 0)
+    assert (source.info.height, source.info.width) == expected.shape[:2]
+    np.testing.assert_array_equal(frame.rgb(), expected)
+    assert not any(data.type == Type.DISPLAYMATRIX for data in frame.picture.side_data)
+
+
+@pytest.mark.parametrize("rotation", [0, 90, -90, 180])
+def test_rotation_beside_side_data_that_pyav_does_not_know(rotation: int) -> None:
+    class Odd:
+        def __getitem__(self, kind: Type) -> object:
+            raise ValueError("99 is not a valid Type")
+
+    odd = SimpleNamespace(side_data=Odd(), rotation=rotation)
+    turns = {0: [], 90: ["cclock"], -90: ["clock"], 180: ["clock", "clock"]}
+    assert upright._turns(odd) == turns[rotation]  # type: ignore[arg-type]
+
+
 def test_joined_recordings_of_two_sizes_go_on_in_size_and_time(tmp_path: Path) -> None:
     small = make_video(tmp_path / "a.ts", num_frames=10).read_bytes()
     large = make_video(tmp_path / "b.ts", num_frames=10, height=64, width=96).read_bytes()
@@ -185,6 +218,19 @@ def test_image_orientation_is_honoured(tmp_path: Path, suffix: str) -> None:
     source, (frame,) = read(tmp_path / f"turned{suffix}")
     assert (source.info.height, source.info.width) == (WIDTH, HEIGHT)
     assert error_between(frame, np.rot90(rgb, -1)) < 6
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".png", ".tif"])
+def test_animation_is_a_still_and_said_to_be(
+    tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, *others = (Image.fromarray(rgb) for rgb in moving_blob(4))
+    first.save(tmp_path / f"moves{suffix}", save_all=True, append_images=others)
+    first.save(tmp_path / f"still{suffix}")
+    for name, warned in (("moves", suffix != ".tif"), ("still", False)):
+        caplog.clear()
+        _, frames = read(tmp_path / f"{name}{suffix}")
+        assert (len(frames), "is an animation of 4 pictures" in caplog.text) == (1, warned)
 
 
 def test_arrays_come_back_as_they_are() -> None:
@@ -362,8 +408,9 @@ def test_patterns_become_sorted_paths_without_repeats(
         "0",
         "/dev/video0",
     ]
-    with pytest.raises(InputNotFoundError, match=r"\*\.avi"):
-        expand_inputs(["*.avi"])
+    assert expand_inputs(["*.avi"]) == ["*.avi"]
+    with pytest.raises(InputNotFoundError, match=r"The pattern '\*\.avi' matches nothing in"):
+        open_source("*.avi")
 
 
 # --- bad input --------------------------------------------------------------------------------------
@@ -470,6 +517,7 @@ def test_lost_transport_packet_is_named(tmp_path: Path) -> None:
     [
         ("a.mp4", {"container_options": {"movflags": "faststart"}}),
         ("a.mkv", {}),
+        ("late.mkv", {"pts": range(5000, 7400, 40)}),
         ("a.webm", {"codec": "libvpx-vp9"}),
         ("a.avi", {"codec": "mpeg4"}),
     ],
@@ -486,9 +534,17 @@ def test_missing_end_is_named(tmp_path: Path, name: str, options: dict[str, obje
 def test_all_frames_are_there_whatever_the_duration_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(container, "_promised_seconds", lambda stream: Fraction(60))
+    monkeypatch.setattr(container.ContainerSource, "_promised_seconds", lambda source: Fraction(60))
     source, frames = read(make_video(tmp_path / "a.mp4"))
     assert (len(frames), source.problems) == (20, [])
+
+
+@pytest.mark.parametrize("name", ["late.mkv", "late.webm", "late.mp4"])
+def test_late_start_is_no_problem(tmp_path: Path, name: str) -> None:
+    codec = "libvpx-vp9" if name.endswith("webm") else "libx264"
+    late = range(5000, 5800, 40)
+    source, frames = read(make_video(tmp_path / name, codec=codec, pts=late))
+    assert (source.info.num_frames, len(frames), source.problems) == (20, 20, [])
 
 
 def test_trimmed_video_is_no_problem(tmp_path: Path) -> None:

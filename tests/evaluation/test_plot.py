@@ -58,5 +58,5 @@ def test_without_matplotlib_the_extra_is_named(
     report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'hd2s\[evaluate\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[evaluate\]' in a clone"):
         draw(report, tmp_path / "scores.png")

@@ -69,7 +69,7 @@ def test_on_a_cpu_openvino_is_preferred(
 @pytest.mark.usefixtures("without_openvino")
 def test_without_openvino_torch_serves_unless_openvino_was_asked_for(model: HD2SLite) -> None:
     assert isinstance(open_engine(model, device="cpu"), TorchEngine)
-    with pytest.raises(MissingExtraError, match=r"pip install 'hd2s\[openvino\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[openvino\]' in a clone"):
         open_engine(model, engine="openvino")
 
 

@@ -217,7 +217,7 @@ def test_the_cache_folder_is_the_users_unless_chosen(monkeypatch: pytest.MonkeyP
 
 START = """
 import json, sys
-from hd2s.cli.main import app
+from hd2s.cli.app import app
 app(sys.argv[1:], standalone_mode=False)
 print(json.dumps("torch" in sys.modules))
 """

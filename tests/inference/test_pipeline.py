@@ -149,6 +149,12 @@ def cut_video(path: Path) -> Path:
 
 
 class TestRender:
+    def test_one_kind_needs_no_list(self, tmp_path: Path) -> None:
+        report = hd2s.render([grey(80)], tmp_path, save="csv", model=BrightEngine())
+        assert report.results == {"csv": tmp_path / "frames.csv"}
+        with pytest.raises(UnknownNameError, match="Unknown kind of result 'movie'"):
+            hd2s.render([grey(80)], tmp_path, save="movie", model=BrightEngine())
+
     def test_report(self, tmp_path: Path) -> None:
         seen: list[VideoInfo] = []
         video = make_video(tmp_path / "a.mp4", num_frames=20)

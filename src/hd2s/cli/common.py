@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hd2s import interrupts
 from hd2s.errors import HD2SError, RecipeError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -51,6 +54,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(*args: Any, debug: bool, **kwargs: Any) -> None:
+        interrupts.begin()
         try:
             command(*args, debug=debug, **kwargs)
         except KeyboardInterrupt:
@@ -63,5 +67,11 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(
                 USAGE if isinstance(error, (UnknownNameError, RecipeError)) else FAILURE
             ) from None
+        except OSError as error:
+            if debug or error.errno == errno.EPIPE:  # of a pipe that nobody reads any more typer says nothing
+                raise
+            complain(f"{error}. Check standard output and free space; --debug shows where it happened.")
+            sys.stdout = None  # else Python tries again at its end to write to it
+            raise typer.Exit(FAILURE) from None
 
     return wrapped

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -48,8 +49,9 @@ def predict(
     ],
     output: Output = Path("out"),
     save: Annotated[
-        str, typer.Option(help="Any of overlay, video, maps, npz, gif, csv, separated by commas.")
-    ] = "overlay",
+        list[str],
+        typer.Option(help="Any of overlay, video, maps, npz, gif, csv, separated by commas, or repeated."),
+    ] = ["overlay"],  # noqa: B006 (typer copies it)
     conspicuity: Annotated[
         bool, typer.Option("--conspicuity", help="Also save the maps of the four levels, as a mosaic.")
     ] = False,
@@ -80,13 +82,14 @@ def predict(
 ) -> None:
     """Predict where people look, and save overlays, maps or numbers.
 
-    The paths of the results go to standard output. Results that are there already are skipped. An input
-    that cannot be read is reported and skipped; the exit status is then 1.
+    The paths of the results go to standard output. Results that are there already, and newer than their
+    input, are kept. An input that cannot be read is reported and skipped; the exit status is then 1.
     """
     from hd2s.data.video import expand_inputs
     from hd2s.inference.writers import Style, check_kinds
 
-    kinds = check_kinds(word.strip() for word in save.split(",")) + ["conspicuity"] * conspicuity
+    words = (word.strip() for part in save for word in part.split(","))
+    kinds = check_kinds(words) + ["conspicuity"] * conspicuity
     style = Style(colormap=colormap, alpha=alpha, map_bits=bits)  # type: ignore[arg-type]  # it checks itself
     network = {
         "model": model,
@@ -98,7 +101,7 @@ def predict(
         "post": post,
     }
     job = _Job(output, kinds, style, stride, overwrite, debug, network)
-    entries = _predict_all(job, expand_inputs(inputs), jobs)
+    entries = _predict_all(job, _without_results(expand_inputs(inputs), output), jobs)
     if as_json:
         typer.echo(json.dumps(entries, indent=2))
     else:
@@ -107,6 +110,21 @@ def predict(
                 typer.echo(path)
     if any(entry["problems"] for entry in entries):
         raise typer.Exit(FAILURE)
+
+
+def _without_results(paths: list[str], output: Path) -> list[str]:
+    """Leave out what is called like a result of another input: patterns match what an earlier run made."""
+    from hd2s.inference.writers import SAVE_KINDS, result_path
+
+    makers = {
+        os.path.abspath(result_path(kind, Path(path).stem, output)): path
+        for path in paths
+        for kind in SAVE_KINDS
+    }
+    kept = [path for path in paths if makers.get(os.path.abspath(path), path) == path]
+    if len(kept) < len(paths):
+        complain(f"left out, as they are results of other inputs in '{output}': {len(paths) - len(kept)}")
+    return kept
 
 
 def _predict_all(job: _Job, paths: list[str], jobs: int) -> list[Entry]:
@@ -226,7 +244,8 @@ class _Bars:
         self._progress.advance(self._total)
         problems = entry["problems"]
         if entry["status"] == "skipped":
-            problems = ["skipped, its results are there already; --overwrite makes them again", *problems]
+            kept = "skipped, its results are there and stay as they were made; for other options or weights"
+            problems = [f"{kept} use --overwrite", *problems]
         for problem in problems:
             complain(f"{path}: {problem}", self._progress.console)
 

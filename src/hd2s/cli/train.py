@@ -48,9 +48,7 @@ def train(
         import lightning  # noqa: F401
         import pydantic  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError(
-            f"Training needs more packages ({error.name}): pip install 'hd2s[train]'."
-        ) from error
+        raise MissingExtraError.needed(f"Training needs more packages ({error.name})", "train") from error
     if plot:
         from hd2s.training.plots import plot_run
 

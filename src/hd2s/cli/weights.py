@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +14,7 @@ from hd2s.cli.common import Debug, complain, reports_errors
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from hd2s.types import InputSpec
     from hd2s.weights.catalog import WeightRecord
 
 app = typer.Typer(
@@ -89,22 +90,73 @@ def get(name: Name, debug: Debug = False) -> None:
 
 @app.command()
 @reports_errors
-def info(file: File, debug: Debug = False) -> None:
-    """Say what a weight file or a published checkpoint holds and what it may be used for."""
+def info(
+    weights: Annotated[
+        Path,
+        typer.Argument(
+            help="A weight file or checkpoint, or a name that `hd2s weights list` shows.", show_default=False
+        ),
+    ],
+    debug: Debug = False,
+) -> None:
+    """Say what weights hold, what they may be used for and where they come from."""
+    from hd2s.weights.catalog import WEIGHTS
+
+    known = WEIGHTS.get(str(weights))
+    for key, value in _of_record(known) if known and not weights.exists() else _of_file(weights).items():
+        typer.echo(f"{key}: {value}")
+
+
+def _of_record(record: WeightRecord) -> Iterator[tuple[str, str]]:
+    """Say what the catalogue knows."""
+    yield "name", record.name
+    yield "network", record.network
+    yield from _of_input(record.input, record.domains)
+    yield "licence", f"{record.license}, commercial use {'' if record.commercial_use else 'not '}allowed"
+    yield "parameters", "unknown" if record.num_parameters is None else f"{record.num_parameters:,}"
+    yield "size", _size(record) if not record.path else f"{record.size_bytes:,} bytes"
+    yield "sha256", record.sha256 or "unknown"
+    yield "where", f"{_where(record)}{f': {place}' if (place := record.path or record.url) else ''}"
+    for data in record.trained_on:
+        source = f", see {data.license_source}" if data.license_source else ""
+        yield "trained on", f"{data.name} [{data.license}{source}]: {data.citation}"
+    for name, scores in record.scores.items():
+        values = ", ".join(f"{metric} {value:.3f}" for metric, value in scores.items())
+        yield "validation", f"{name}: {values}"
+    yield "paper", record.paper
+    yield "date", record.date or "unknown"
+    if record.recipe:
+        yield "recipe", record.recipe
+    if record.advice:
+        yield "advice", record.advice
+
+
+def _of_input(spec: InputSpec, domains: Sequence[str]) -> Iterator[tuple[str, str]]:
+    yield "input", f"{spec.num_frames} frames of {spec.height} x {spec.width} (height x width)"
+    yield "normalisation", f"mean {spec.mean}, std {spec.std}, of values from 0 to 1"
+    yield "domains", ", ".join(domains) or "not told apart"
+
+
+def _of_file(file: Path) -> dict[str, str]:
+    """Say what a file holds."""
     import hashlib
 
+    from hd2s.errors import InputNotFoundError
     from hd2s.weights import io
     from hd2s.weights.catalog import WEIGHTS
 
+    if not file.exists():
+        raise InputNotFoundError(
+            f"There is no weight file '{file}', nor are there weights of that name. Known: "
+            f"{', '.join(WEIGHTS)}."
+        )
     weights = io.read(file)
-    header, spec = weights.header, weights.header.spec
+    header = weights.header
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     lines = {
         "network": header.network + (" (the encoder alone)" if weights.encoder_only else ""),
         "kind": f"published checkpoint, {weights.family}" if weights.family else "written by hd2s",
-        "input": f"{spec.num_frames} frames of {spec.height} x {spec.width} (height x width)",
-        "normalisation": f"mean {spec.mean}, std {spec.std}, of values from 0 to 1",
-        "domains": ", ".join(header.domains) or "not told apart",
+        **dict(_of_input(header.spec, header.domains)),
         "domain heads": "for domain adaptation, in training only" if weights.heads else "none",
         "licence": header.license or "not stated in the file",
         "parameters": f"{_parameters(weights.state):,}",
@@ -114,8 +166,7 @@ def info(file: File, debug: Debug = False) -> None:
     for record in WEIGHTS.values():
         if record.sha256 and sha256.startswith(record.sha256):
             lines |= {"name": record.name, "licence": record.license, "origin": _origin(record)}
-    for key, value in lines.items():
-        typer.echo(f"{key}: {value}")
+    return lines
 
 
 @app.command()

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from itertools import chain
 from urllib.parse import urlsplit, urlunsplit
 from weakref import WeakSet
@@ -18,7 +19,8 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from hd2s.data.frames import MAX_PIXELS, Frame, FrameSource
+from hd2s.data.aside import Aside
+from hd2s.data.frames import MAX_PIXELS, Frame, FrameSource, last_change
 from hd2s.data.upright import Clock, Upright
 from hd2s.errors import InputNotFoundError, VideoDecodeError
 from hd2s.types import VideoInfo
@@ -60,7 +62,10 @@ class ContainerSource(FrameSource):
         """
         super().__init__()
         self._shown = without_password(address.removeprefix("file:"))
-        self._container = _open(address, self._shown, device_format, timed=may_be_live)
+        if address.startswith("file:"):
+            self.modified = last_change([address.removeprefix("file:")])
+        self._aside = Aside(needed=may_be_live)
+        self._container = self._aside(lambda: _open(address, self._shown, device_format, timed=may_be_live))
         try:
             playlist = self._container.format.name == "hls"  # its size is not that of the video
             ends = self._container.duration is not None or (not playlist and (self._container.size or 0) > 0)
@@ -72,13 +77,18 @@ class ContainerSource(FrameSource):
             self.audio = address if sound else None
             self._start(name, live)
         except BaseException:
-            self._container.close()
+            self.close()
             raise
+
+    def stop(self) -> None:
+        """End a read that waits for a server."""
+        self._aside.stop()
 
     def close(self) -> None:
         """Close the container; reading ends. Calling it again does nothing."""
         super().close()
-        self._container.close()
+        if not self._aside.busy:  # else it is closed when nobody uses it any more
+            self._container.close()
 
     def _start(self, name: str, live: bool) -> None:
         """Set the clock, decode the first picture and fill `info`."""
@@ -96,13 +106,13 @@ class ContainerSource(FrameSource):
             raise self._no_frame()
         self._pictures = chain([first], pictures)
         self.start_time = self._clock.origin * self.time_base
-        seconds = _promised_seconds(stream) or Fraction(self._container.duration or 0, av.time_base)
+        seconds = self._promised_seconds() or self._estimated_seconds()
         self.info = VideoInfo(
             name=name,
             height=first.height,
             width=first.width,
             fps=fps,
-            num_frames=stream.frames or round(seconds * fps) or None,
+            num_frames=stream.frames or max(0, round(seconds * fps)) or None,
             live=live,
             has_audio=self.audio is not None,
         )
@@ -136,8 +146,10 @@ class ContainerSource(FrameSource):
     def _packets(self) -> Iterator[Packet[VideoStream] | None]:
         """Yield the packets of the stream, at last one that empties the decoder."""
         while True:
+            packets = self._container.demux(self._stream)
             try:
-                yield from self._container.demux(self._stream)
+                while (packet := self._aside(partial(next, packets, None))) is not None:
+                    yield packet
                 return
             except av.error.BlockingIOError:  # a camera on macOS that has no new picture yet
                 time.sleep(_CAMERA_POLL_SECONDS)
@@ -166,12 +178,29 @@ class ContainerSource(FrameSource):
 
     def _note_early_end(self, count: int) -> None:
         """Record that frames which the container promises are missing at the end."""
-        promised = _promised_seconds(self._stream)
+        promised = self._promised_seconds()
         if promised is None or self._stream.frames and count >= self._stream.frames:
             return
         missing = (promised - self._clock.end * self.time_base) * self.info.fps
         if missing > _MISSING_FRAMES_TOLERATED:
             self._note(f"stopped after frame {count - 1} of about {self.info.num_frames}: {self._end_reason}")
+
+    def _promised_seconds(self) -> Fraction | None:
+        """Return from first to last how long the frames are shown, where the container states it."""
+        stream = self._stream
+        if stream.frames and stream.duration is not None and stream.time_base is not None:
+            return stream.duration * stream.time_base
+        tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska
+        if tag is None:
+            return None
+        hours, minutes, seconds = tag.groups()
+        # FFmpeg writes the end on the file's clock. Others write the length: then less damage is noticed.
+        return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds) - self.start_time
+
+    def _estimated_seconds(self) -> Fraction:
+        """Return about how long the frames are shown; 0 if that is unknown."""
+        seconds = Fraction(self._container.duration or 0, av.time_base)
+        return seconds - self.start_time if "matroska" in self._container.format.name else seconds
 
 
 _open_sources: WeakSet[ContainerSource] = WeakSet()
@@ -242,17 +271,6 @@ def _prepare_decoder(stream: VideoStream, shown: str, live: bool) -> None:
         raise _not_a_video(shown, "this FFmpeg has no decoder for it")
     context.options = {"max_pixels": str(MAX_PIXELS)}  # the stream itself may claim more than the container
     stream.thread_type = "SLICE" if live else "AUTO"  # threads over frames would delay a live picture
-
-
-def _promised_seconds(stream: VideoStream) -> Fraction | None:
-    """Return the duration of a stream where its container states it; FFmpeg estimates it elsewhere."""
-    if stream.frames and stream.duration is not None and stream.time_base is not None:
-        return stream.duration * stream.time_base
-    tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska
-    if tag is None:
-        return None
-    hours, minutes, seconds = tag.groups()
-    return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)
 
 
 def _reason(error: Exception) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import os
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
+from pathlib import Path
 from types import TracebackType
 
 import av
@@ -119,12 +123,14 @@ class FrameSource(ABC):
         audio: File or URL whose first audio stream belongs to the frames, or None.
         start_time: Seconds on that file's own clock at which frame 0 is shown: to be subtracted from the
             time stamps of the sound.
+        modified: When the frames' files were last changed, in seconds since 1970; 1 if that is unknown.
     """
 
     info: VideoInfo
     time_base: Fraction
     audio: str | None = None
     start_time: Fraction = Fraction(0)
+    modified: float = 1.0
 
     def __init__(self) -> None:
         self.problems: list[str] = []
@@ -133,6 +139,9 @@ class FrameSource(ABC):
     @abstractmethod
     def _read(self) -> Iterator[Frame]:
         """Yield the frames; called once."""
+
+    def stop(self) -> None:  # noqa: B027 (not every source waits)
+        """Let a read that waits for a server end soon, with an error; any thread may call it."""
 
     def close(self) -> None:
         """Release the input; reading ends. Calling it again does nothing."""
@@ -158,6 +167,15 @@ class FrameSource(ABC):
             self.problems.append(problem)
         elif len(self.problems) == MAX_PROBLEMS:
             self.problems.append("further problems are not listed")
+
+
+def last_change(paths: Iterable[str | Path]) -> float:
+    """Tell for `FrameSource.modified` when files were last changed. A time to come is a wrong one."""
+    try:
+        latest = max(os.path.getmtime(path) for path in paths)
+    except OSError:
+        latest = math.inf
+    return latest if latest <= time.time() else FrameSource.modified
 
 
 def evenly_spaced(index: int, picture: av.VideoFrame, rate: Fraction) -> Frame:

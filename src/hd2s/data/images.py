@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,13 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hd2s.data.frames import MAX_PIXELS, Frame, FrameSource, evenly_spaced, frame_rate
+from hd2s.data.frames import MAX_PIXELS, Frame, FrameSource, evenly_spaced, frame_rate, last_change
 from hd2s.errors import InputShapeError, VideoDecodeError
 from hd2s.types import VideoInfo
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
+_logger = logging.getLogger(__name__)
+
 _EXIF_ORIENTATION = 0x0112
+_ANIMATED = {"PNG", "WEBP"}  # other formats with several pictures hold pages or previews
 
 
 def natural_key(name: str) -> tuple[tuple[str | int, ...], str]:
@@ -63,8 +67,11 @@ class ImageSource(FrameSource):
                     f"{size[1]}x{size[0]}. All images of a folder must have one size: resize them or put "
                     "each size into its own folder."
                 )
+        if len(paths) == 1:
+            _warn_of_animation(paths[0])
         self._paths = paths
         self.time_base = 1 / rate
+        self.modified = last_change(paths)
         self.info = VideoInfo(name=name, height=height, width=width, fps=rate, num_frames=len(paths))
 
     @classmethod
@@ -104,6 +111,8 @@ class ImageSource(FrameSource):
         """Decode one image to (H, W, 3) BGR of the size that its header promised."""
         try:
             data = np.fromfile(path, np.uint8)  # cv2.imread cannot open all names on all systems
+            if _is_cut_off(data.tobytes()):
+                raise _unreadable(path, "it is cut off")
             pixels = cv2.imdecode(data, cv2.IMREAD_COLOR)
         except (OSError, cv2.error) as error:
             raise _unreadable(path, error) from error
@@ -130,12 +139,31 @@ def image_size(path: Path) -> tuple[int, int]:
             # Asking a PNG without EXIF for it would decode the pixels; TIFF sizes are upright already.
             turned = "exif" in image.info and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
     except Image.DecompressionBombError as error:
-        raise _too_large(path, "even more pixels than Pillow opens") from error
+        claimed = re.search(r"\d+ pixels", str(error))
+        raise _too_large(path, claimed[0] if claimed else str(error)) from error
     except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damaged headers
         raise _unreadable(path, error) from error
     if width * height > MAX_PIXELS:
         raise _too_large(path, f"{width}x{height} pixels")
     return (width, height) if turned else (height, width)
+
+
+def _warn_of_animation(path: Path) -> None:
+    """Say that an image moves, which is not predicted."""
+    with Image.open(path) as image:
+        count = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+    if count > 1:
+        _logger.warning(
+            "'%s' is an animation of %d pictures, but an image is predicted as one still: its first picture. "
+            "For all, make a video, a GIF or a folder of images of it.",
+            path,
+            count,
+        )
+
+
+def _is_cut_off(data: bytes) -> bool:
+    """Tell whether a PNG lacks its end, of which OpenCV's library would complain on standard error."""
+    return data.startswith(b"\x89PNG") and data.rfind(b"IEND") < 0
 
 
 def _too_large(path: Path, size: str) -> VideoDecodeError:

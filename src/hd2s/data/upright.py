@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from fractions import Fraction
 
 import av
 from av.filter import Graph
+from av.sidedata.sidedata import Type
 from av.video.reformatter import Interpolation, VideoReformatter
 
-_TURNS = {90: ["cclock"], 180: ["clock", "clock"], 270: ["clock"]}  # by degrees counter-clockwise
+# Transpositions that show a picture upright, by what its display matrix does: whether the axes stay what
+# they are, and whether the first and the second of them are reversed ("cclock_flip" swaps the axes alone).
+_TURNS = {
+    (True, False, False): [],
+    (True, True, False): ["cclock_flip", "clock"],  # mirrored left to right
+    (True, False, True): ["cclock_flip", "cclock"],  # upside down in a mirror
+    (True, True, True): ["clock", "clock"],
+    (False, False, False): ["cclock_flip"],
+    (False, True, False): ["cclock"],
+    (False, False, True): ["clock"],
+    (False, True, True): ["clock_flip"],
+}
 
 
 class Clock:
@@ -47,7 +61,7 @@ class Clock:
 
 
 class Upright:
-    """Scales pictures to the size of the first one and turns them by its rotation metadata.
+    """Scales pictures to the size of the first one, and turns and mirrors them by its display matrix.
 
     The pixel format stays: only a picture of another size or format than the first is converted.
     """
@@ -78,8 +92,8 @@ class Upright:
 
 def _turning_graph(picture: av.VideoFrame) -> Graph | None:
     """Build the filters that turn pictures like this one upright; None if they are."""
-    turns = _TURNS.get(90 * round(picture.rotation / 90) % 360)
-    if turns is None:
+    turns = _turns(picture)
+    if not turns:
         return None
     graph = Graph()
     graph.threads = 1
@@ -94,3 +108,19 @@ def _turning_graph(picture: av.VideoFrame) -> Graph | None:
         last = following
     graph.configure()
     return graph
+
+
+def _turns(picture: av.VideoFrame) -> list[str]:
+    """Choose the transpositions that come nearest to a picture's display matrix."""
+    try:
+        matrix = picture.side_data[Type.DISPLAYMATRIX]  # type: ignore[typeddict-item]  # PyAV declares it so
+    except KeyError:
+        return []
+    except ValueError:  # there is a kind of side data that PyAV does not know
+        angle = math.radians(picture.rotation)
+        a, b, c, d = math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle)
+    else:
+        a, b, _, c, d = struct.unpack_from("=5i", matrix)  # x, y becomes a x + c y, b x + d y
+    straight = abs(a) + abs(d) >= abs(b) + abs(c)
+    first, second = (a, d) if straight else (b, c)
+    return _TURNS[straight, first < 0, second < 0]

@@ -60,6 +60,11 @@ def open_source(source: str | Path | Iterable[NDArray[np.uint8]], *, fps: float 
     if _CAMERA_DEVICE.fullmatch(text) or text.isdecimal() and not os.path.exists(path):
         return _open_camera(int(text.removeprefix("/dev/video")))
     if not os.path.exists(path):  # Path.exists raises an OSError if the name is too long
+        if glob.has_magic(text):  # what `expand_inputs` left
+            raise InputNotFoundError(
+                f"The pattern '{text}' matches nothing in '{os.getcwd()}'. Patterns may hold *, ?, [...] and "
+                "**; check the folder and the suffix."
+            )
         raise InputNotFoundError(
             f"There is no file or folder '{text}'. Inputs are video files, folders of images, images, "
             "patterns such as 'clips/*.mp4', URLs and cameras such as /dev/video0."
@@ -81,10 +86,7 @@ def expand_inputs(arguments: Sequence[str]) -> list[str]:
             name is never taken for a pattern; all but patterns are returned as given.
 
     Returns:
-        Inputs for `open_source`, each once.
-
-    Raises:
-        InputNotFoundError: A pattern matches nothing.
+        Inputs for `open_source`, each once. A pattern that matches nothing stays, for it to complain about.
     """
     inputs: dict[str, str] = {}
     for argument in arguments:
@@ -100,13 +102,7 @@ def _matches(argument: str) -> list[str]:
     """Expand one argument that is no URL."""
     if not glob.has_magic(argument) or os.path.exists(argument):
         return [argument]
-    paths = sorted(glob.glob(argument, recursive=True), key=natural_key)
-    if not paths:
-        raise InputNotFoundError(
-            f"The pattern '{argument}' matches nothing in '{os.getcwd()}'. Patterns may hold *, ?, [...] and "
-            "**; check the folder and the suffix."
-        )
-    return paths
+    return sorted(glob.glob(argument, recursive=True), key=natural_key) or [argument]
 
 
 def _open_camera(number: int) -> FrameSource:

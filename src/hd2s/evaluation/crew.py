@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import torch
 
+from hd2s import interrupts
 from hd2s.data.datasets import AnnotatedVideo
 from hd2s.errors import DatasetFormatError, HD2SError
 from hd2s.evaluation.baselines import Cells, Elsewhere, cells_of_video, mean_of_video
@@ -26,7 +27,6 @@ from hd2s.evaluation.scoring import UNSEEN, Scorer
 from hd2s.evaluation.sources import Source
 from hd2s.evaluation.store import Store, from_arrays, to_arrays
 from hd2s.evaluation.truth import Map
-from hd2s.inference.crew import deaf
 
 _POLL_SECONDS = 0.2  # between looks at how many frames the processes have done
 
@@ -172,7 +172,7 @@ class Crew(AbstractContextManager["Crew"]):
             args = self._worker, self._jobs, self._done
             self._pool = ProcessPoolExecutor(self._jobs, context, initializer=_begin, initargs=args)
         before = self._done.value
-        with deaf():
+        with interrupts.put_off():
             todo = {self._pool.submit(_do, work, video): video for video in videos}
         while todo:
             ready, _ = wait(todo, _POLL_SECONDS, FIRST_COMPLETED)

@@ -36,7 +36,7 @@ def draw(report: Report, path: Path) -> Path:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtraError("Plots need matplotlib: pip install 'hd2s[evaluate]'.") from error
+        raise MissingExtraError.needed("Plots need matplotlib", "evaluate") from error
     ranked = _ranked(report)
     best = ranked[: min(SHOWN, (len(ranked) + 1) // 2)]
     worst = [name for name in ranked[-SHOWN:] if name not in best]

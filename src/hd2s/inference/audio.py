@@ -10,6 +10,7 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.packet import Packet
 
+from hd2s.data.aside import Aside
 from hd2s.data.container import without_password
 
 # What MP4 holds and common players play from it. All else (PCM, Vorbis, WMA, ...) is encoded anew as AAC.
@@ -40,9 +41,12 @@ class SoundTrack:
         self._reached_seconds = 0.0
         self._input: av.container.InputContainer | None = None
         self._packets: Iterator[Packet[AudioStream]] = iter(())
+        remote = "://" in location
+        self._aside = Aside(needed=remote)
         try:
             # A server that no longer answers must not hold the pictures up.
-            self._input = av.open(location, timeout=_URL_TIMEOUT if "://" in location else None)
+            timeout = _URL_TIMEOUT if remote else None
+            self._input = self._aside(lambda: av.open(location, timeout=timeout))
             stream = self._input.streams.audio[0]
             packets = self._input.demux(stream)
             if stream.codec_context.codec.canonical_name in _COPIED:
@@ -63,13 +67,13 @@ class SoundTrack:
 
     def close(self) -> None:
         """Close the source; the container stays open."""
-        if self._input is not None:
+        if self._input is not None and not self._aside.busy:
             self._input.close()
 
     def _read(self) -> Packet[AudioStream] | None:
         """Return the next packet, or None at the end of the sound or of what can be read of it."""
         try:
-            return next(self._packets, None)
+            return self._aside(lambda: next(self._packets, None))
         except (av.FFmpegError, OSError, ValueError) as error:
             self.problem = f"The sound ends after {self._reached_seconds:.1f} s: {_reason(error)}."
             return None

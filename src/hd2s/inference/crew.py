@@ -10,12 +10,13 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from multiprocessing.connection import Connection, wait
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Protocol
 
+from hd2s import interrupts
 from hd2s.inference.engines import Engine, count_cores
 
 Entry = dict[str, Any]  # what became of an input
@@ -178,7 +179,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, job, size), daemon=True)
-        with deaf():
+        with interrupts.put_off():
             self.process.start()
         theirs.close()
 
@@ -226,7 +227,8 @@ class _Line(logging.Handler):
 def _work(pipe: Connection, job: Job, size: int) -> None:
     """Predict one input after the other, until there are no more or SIGTERM interrupts it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupts.listen(signal.SIGTERM)
+    interrupts.begin()
     # PyTorch's threads wait in busy loops, so they must not be more than there are cores; OpenVINO's may.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // size)))
     line, engine = _Line(pipe), None
@@ -244,21 +246,3 @@ def _work(pipe: Connection, job: Job, size: int) -> None:
                 )
             except Exception as error:
                 line.tell("error", (error, traceback.format_exc()))
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    signal.signal(signum, signal.SIG_IGN)  # once is enough
-    raise KeyboardInterrupt
-
-
-@contextmanager
-def deaf() -> Iterator[None]:
-    """Ignore Ctrl-C for a moment: processes that are started then ignore it from the first on."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -191,8 +191,8 @@ def _choose(engine: str, device: str) -> tuple[str, str]:
     if engine == "torch" or (engine == "auto" and (device != "cpu" or not installed)):
         return "torch", device
     if not installed:
-        raise MissingExtraError(
-            "OpenVINO is not installed: pip install 'hd2s[openvino]', or use the engine 'torch'."
+        raise MissingExtraError.needed(
+            "OpenVINO is not installed. Use the engine 'torch', or install it", "openvino"
         )
     if device != "cpu":
         raise DeviceUnavailableError(

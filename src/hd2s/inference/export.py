@@ -164,8 +164,8 @@ def _check_packages(format: str, kind: _Format) -> None:
         try:
             importlib.import_module(package)
         except ImportError as error:
-            raise MissingExtraError(
-                f"The format '{format}' needs more packages ({package}): pip install 'hd2s[{kind.extra}]'."
+            raise MissingExtraError.needed(
+                f"The format '{format}' needs more packages ({package})", kind.extra
             ) from error
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,15 +15,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hd2s.data.frames import FrameSource
+from hd2s.data.frames import Frame, FrameSource
 from hd2s.data.video import open_source
 from hd2s.inference.engines import Engine, open_engine
-from hd2s.inference.predictor import predict_frames
-from hd2s.inference.writers import Style, open_writer, result_path
+from hd2s.inference.predictor import Prediction, predict_frames
+from hd2s.inference.writers import Style, made_at, open_writer, result_path
 from hd2s.types import SaliencyFrame, VideoInfo
 
 if TYPE_CHECKING:
     from hd2s.models import HD2S
+
+_logger = logging.getLogger(__name__)
 
 Source = str | Path | Iterable[NDArray[np.uint8]]
 
@@ -99,7 +103,7 @@ def predict(
         model, weights, domain, engine=engine, device=device, precision=precision, post=post
     )
     with open_source(source, fps=fps) as opened:
-        with closing(predict_frames(opened, network, conspicuity=conspicuity, stride=stride)) as pairs:
+        with _predicting(opened, network, conspicuity, stride) as pairs:
             for _, result in pairs:
                 yield result.enlarged
         for problem in opened.problems:
@@ -110,7 +114,7 @@ def render(
     source: Source | FrameSource,
     out: str | Path,
     *,
-    save: Sequence[str] = ("overlay",),
+    save: str | Sequence[str] = ("overlay",),
     model: str | HD2S | Engine = "hd2s-lite",
     style: Style | None = None,
     stride: int = 1,
@@ -120,13 +124,13 @@ def render(
     """Predict a source and write the results to a folder.
 
     A result appears under its final name only when it is complete. One that is there already is left as
-    it is; what is missing is made.
+    it is, unless its source was changed since or there was a problem with it; what is missing is made.
 
     Args:
         source: See `predict`, or a source that is open already; it is closed in the end.
         out: Folder for the results; made if it does not exist.
-        save: Kinds of results: "overlay", "video", "maps", "npz", "gif", "csv", "conspicuity"; see
-            `hd2s.inference.writers`.
+        save: One or several kinds of results: "overlay", "video", "maps", "npz", "gif", "csv",
+            "conspicuity"; see `hd2s.inference.writers`.
         model: Name of the network, the network itself, or an engine that runs one.
         style: How results look; the defaults of `hd2s.Style` if None.
         stride: See `predict`.
@@ -150,20 +154,23 @@ def render(
     started = time.perf_counter()
     opened = source if isinstance(source, FrameSource) else open_source(source)
     with opened:
-        results = {kind: result_path(kind, opened.info.name, Path(out)) for kind in save}
+        kinds = [save] if isinstance(save, str) else save
+        results = {kind: result_path(kind, opened.info.name, Path(out)) for kind in kinds}
         report = RenderReport(results)
-        missing = [kind for kind, path in results.items() if overwrite or not path.exists()]
+        made = {kind: made_at(kind, path) for kind, path in results.items()}
+        old = [kind for kind, when in made.items() if when is not None and when < opened.modified]
+        missing = [kind for kind, when in made.items() if overwrite or when is None or kind in old]
         if not missing:
             return report
+        if old and not overwrite:
+            _logger.info("%s: results that are incomplete or older than it are made again", opened.info.name)
         network = open_engine(model)
         stopped = None
         with ExitStack() as stack:
             writers = [
                 stack.enter_context(open_writer(kind, opened, Path(out), style=style)) for kind in missing
             ]
-            pairs = stack.enter_context(
-                closing(predict_frames(opened, network, conspicuity="conspicuity" in results, stride=stride))
-            )
+            pairs = stack.enter_context(_predicting(opened, network, "conspicuity" in results, stride))
             try:
                 for frame, result in pairs:
                     report.first_map_seconds = report.first_map_seconds or time.perf_counter() - started
@@ -179,5 +186,26 @@ def render(
     if stopped:
         raise stopped
     report.problems = [*opened.problems, *(problem for writer in writers for problem in writer.problems)]
+    if report.problems:
+        _make_old([results[kind] for kind in missing], opened.modified)
     report.seconds = time.perf_counter() - started
     return report
+
+
+@contextmanager
+def _predicting(
+    opened: FrameSource, network: Engine, conspicuity: bool, stride: int
+) -> Iterator[Iterator[tuple[Frame, Prediction]]]:
+    """Predict frames; leaving early does not wait for a server."""
+    with closing(predict_frames(opened, network, conspicuity=conspicuity, stride=stride)) as pairs:
+        try:
+            yield pairs
+        finally:
+            opened.stop()
+
+
+def _make_old(paths: Iterable[Path], modified: float) -> None:
+    """Set results back to a time before their source was changed, so that they are made again next time."""
+    for path in paths:
+        with suppress(OSError):
+            os.utime(path, (modified - 1, modified - 1))

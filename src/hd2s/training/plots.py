@@ -45,7 +45,7 @@ def plot_run(run: Path) -> Path:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtraError("Drawing needs Matplotlib: pip install 'hd2s[train]'.") from error
+        raise MissingExtraError.needed("Drawing needs Matplotlib", "train") from error
     panels: dict[str, list[str]] = defaultdict(list)
     for name in sorted(curves):
         panels[name.rpartition("/")[0] or name].append(name)

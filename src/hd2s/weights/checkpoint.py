@@ -49,7 +49,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             "objects that could run code. If you trust where it comes from, save its state_dict alone."
         ) from error
     except Exception as error:  # garbage makes the readers raise anything
-        raise WeightsError(f"{path} is damaged or no checkpoint: {error!s:.200}.") from error
+        raise WeightsError(
+            f"{path} is damaged or no checkpoint ({type(error).__name__}: {error!s:.200}). "
+            "Give a .safetensors file, or a checkpoint as PyTorch writes it."
+        ) from error
 
 
 def _load(path: Path) -> Any:
