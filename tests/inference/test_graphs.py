@@ -293,3 +293,9 @@ def test_the_cache_keeps_the_networks_that_were_used_last(tmp_path: Path, builds
     assert not (cache / "network 13").exists()
     assert compute(Graphs.of(Scaled(1.0)).compiled("encode", SHAPES)) == [1, 1, 1]
     assert builds == ["encode", "encode"]
+
+
+def test_openvino_reports_nothing_to_a_server() -> None:
+    code = "import sys, hd2s.inference.graphs; print(sys.modules['openvino_telemetry'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None", "which keeps it from being imported"
