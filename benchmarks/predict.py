@@ -93,7 +93,7 @@ def run(*command: str | Path) -> tuple[float, str]:
 
 
 def predicted(video: Path, out: Path, *options: str) -> dict[str, float]:
-    """Predict once with an overlay; return the report with the peak memory in megabytes."""
+    """Predict with an overlay; return the report with the peak memory in megabytes."""
     command = [*HD2S, "predict", video, "-o", out, "--overwrite", "--json", *options]
     _, output = run(sys.executable, "-c", PEAK, *command)
     report, end = json.JSONDecoder().raw_decode(output)
@@ -149,7 +149,9 @@ def main() -> None:
         for file, name in ((video, "overlay"), (longer, "overlay, 10 times as long")):
             lines += [(file, name, "openvino", precision) for precision in precisions]
         for file, name, engine, precision in lines:
-            report = predicted(file, out, "--engine", engine, "--precision", precision)
+            options = ("--engine", engine, "--precision", precision)
+            # The first time graphs are built, which is another line.
+            report = min((predicted(file, out, *options) for _ in range(2)), key=lambda r: r["seconds"])
             rate = report["frames"] / report["seconds"]
             speed = f"{rate:.0f} frames/s = {rate / fps:.1f} x real time, {report['peak_mb']:.0f} MB"
             table.add_row(f"{name}, {engine}, {precision}", speed)

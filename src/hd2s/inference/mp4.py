@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,10 +17,11 @@ from hd2s.inference.pictures import ColorTags, from_i420
 # Two threads: the network and the decoder want the rest of a small machine, and more pictures in flight would
 # only cost memory.
 _ENCODER_THREADS = 2
+_AHEAD = 2  # pictures that wait to be coded
 
 
 class Mp4Encoder:
-    """Writes I420 pictures into an MP4 file, each with its own time.
+    """Writes I420 pictures into an MP4 file, each with its own time, in a thread of its own.
 
     Args:
         path: File to write.
@@ -30,7 +33,7 @@ class Mp4Encoder:
         tags: How the pictures are coded.
 
     Raises:
-        av.FFmpegError: The file cannot be written; from all methods.
+        av.FFmpegError: The file cannot be written; from all methods, which may tell of earlier pictures.
     """
 
     def __init__(
@@ -49,6 +52,9 @@ class Mp4Encoder:
         self._frame_seconds = float(1 / fps)
         self._last_pts: int | None = None
         self._sound: SoundTrack | None = None
+        self._thread = ThreadPoolExecutor(1, "hd2s-encode")
+        self._waiting: deque[Future[None]] = deque()
+        self._failed = False
         self._container = av.open(f"file:{path}", "w", format="mp4")  # else a:b/ is a protocol
         options = {"preset": "veryfast", **quality}
         self._stream = self._container.add_stream("libx264", rate=fps, options=options)
@@ -75,7 +81,15 @@ class Mp4Encoder:
         return self._sound.problem if self._sound else None
 
     def encode(self, i420: NDArray[np.uint8], time_seconds: float) -> None:
-        """Append a picture, (3/2 · H, W) uint8."""
+        """Append a picture, (3/2 · H, W) uint8, that nobody changes any more."""
+        if len(self._waiting) > _AHEAD:
+            self._waiting.popleft().result()
+        self._waiting.append(self._thread.submit(self._encode, i420, time_seconds))
+
+    def _encode(self, i420: NDArray[np.uint8], time_seconds: float) -> None:
+        if self._failed:
+            return  # FFmpeg crashes if it has to go on after an error
+        self._failed = True
         pts = round(time_seconds / self._time_base)
         if self._last_pts is not None and pts <= self._last_pts:
             pts = self._last_pts + 1  # encoders refuse times that do not increase; some sources repeat them
@@ -85,9 +99,12 @@ class Mp4Encoder:
         picture = from_i420(i420, self._tags)
         picture.pts, picture.time_base = pts, self._time_base
         self._container.mux(self._stream.encode(picture))
+        self._failed = False
 
     def finish(self) -> None:
         """Write what the encoder still holds, the sound up to the end of the pictures, and the index."""
+        while self._waiting:
+            self._waiting.popleft().result()
         self._container.mux(self._stream.encode(None))
         if self._sound and self._last_pts is not None:
             self._sound.write_until(float(self._last_pts * self._time_base) + self._frame_seconds)
@@ -95,6 +112,7 @@ class Mp4Encoder:
 
     def close(self) -> None:
         """Close all files; without `finish` the result is not usable."""
+        self._thread.shutdown(cancel_futures=True)
         if self._sound:
             self._sound.close()
         self._container.close()
