@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hd2s.inference.engines import Engine, Maps
 from hd2s.inference.graphs import Graphs
 
-_PIECE = 4  # maps that are predicted at once where they can be waited for
+_PIECE = 8  # maps that are predicted at once where they can be waited for: neighbours share work
 
 
 class OpenVINOEngine(Engine):
@@ -29,6 +29,7 @@ class OpenVINOEngine(Engine):
 
     name = "openvino"
     device = "cpu"
+    batch = 2 * _PIECE
 
     def __init__(self, graphs: Graphs) -> None:
         super().__init__(graphs.spec)

@@ -280,7 +280,7 @@ def predict_frames(
 
     def predict() -> Generator[tuple[Frame, Prediction]]:
         waiting: deque[Frame] = deque()
-        with closing(prefetch(decode(), 2 * network.batch)) as frames:
+        with closing(prefetch(decode(), network.batch)) as frames:
             for frame, small in frames:
                 waiting.append(frame)
                 size_hw = frame.picture.height, frame.picture.width
@@ -289,8 +289,8 @@ def predict_frames(
         for result in predictor._flush():
             yield waiting.popleft(), result
 
-    # A batch ahead: while the caller works on one, the next is predicted.
-    with closing(prefetch(predict(), network.batch)) as pairs:
+    # Half a batch ahead: while the caller works on the rest of one, the next is predicted.
+    with closing(prefetch(predict(), max(1, network.batch // 2))) as pairs:
         for frame, result in pairs:
             yield frame, replace(result)  # what the caller enlarges is not kept here
 
