@@ -22,7 +22,7 @@ from hd2s.inference.torch_engine import Encode
 from hd2s.models import HD2S
 
 _logger = logging.getLogger(__name__)
-_FIRST = 3  # convolutions of the encoder
+_FIRST = 3  # convolutions of the encoder that stay in float32
 _TYPES = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
 
 
@@ -86,10 +86,8 @@ def _partly_exact(graph: Any, part: str) -> Any:
         return graph
     for node in exact:
         node.get_rt_info()["precise_0"] = ""
-    with (
-        suppress(OSError, RuntimeError),
-        TemporaryDirectory() as folder,
-    ):  # a mark counts once it is read back
+    # A mark counts once it is read back.
+    with suppress(OSError, RuntimeError), TemporaryDirectory() as folder:
         path = Path(folder) / "graph.xml"
         openvino.save_model(graph, path, compress_to_fp16=False)
         return core().read_model(path.read_bytes(), path.with_suffix(".bin").read_bytes())

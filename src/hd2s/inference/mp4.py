@@ -89,7 +89,7 @@ class Mp4Encoder:
     def _encode(self, i420: NDArray[np.uint8], time_seconds: float) -> None:
         if self._failed:
             return  # FFmpeg crashes if it has to go on after an error
-        self._failed = True
+        self._failed = True  # unless the end is reached
         pts = round(time_seconds / self._time_base)
         if self._last_pts is not None and pts <= self._last_pts:
             pts = self._last_pts + 1  # encoders refuse times that do not increase; some sources repeat them
