@@ -17,16 +17,15 @@ from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from openvino.preprocess import PrePostProcessor
 from torch import Tensor
 
-from hd2s.inference.graphs import core
+from hd2s.inference.graphs import TYPES, core
 from hd2s.inference.torch_engine import Encode
 from hd2s.models import HD2S
 
 _logger = logging.getLogger(__name__)
 _FIRST = 3  # convolutions of the encoder that stay in float32
-_TYPES = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
 
 
-def convert(model: HD2S, part: str, shapes: Sequence[Sequence[int]], precision: str = "float32") -> Any:
+def convert(model: HD2S, part: str, shapes: Sequence[Sequence[int]], precision: str) -> Any:
     """Build the graph of a part of a network for inputs of the given shapes.
 
     "encode" is `Encode`; the others are `HD2S.slide` and give the saliency map alone or both outputs.
@@ -62,7 +61,7 @@ def convert(model: HD2S, part: str, shapes: Sequence[Sequence[int]], precision: 
         port.get_node().set_element_type(openvino.Type.u8 if part == "encode" else openvino.Type.f32)
         port.get_node().set_partial_shape(openvino.PartialShape(example.shape))
     graph.validate_nodes_and_infer_types()
-    outside, features = PrePostProcessor(graph), _TYPES[precision]
+    outside, features = PrePostProcessor(graph), TYPES[precision]
     for number in range(len(graph.outputs if part == "encode" else graph.inputs)):
         end = outside.output(number) if part == "encode" else outside.input(number)
         end.tensor().set_element_type(features)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 _SPEC_FILE, _DIGEST_BYTES = "input.json", hashlib.sha256().digest_size
 _KEPT = 8  # networks in the cache, each with up to 0.2 GB of graphs
-_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+TYPES = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
 _SOURCES = ("models/*.py", "weights/*.py", "inference/conversion.py", "inference/torch_engine.py")
 
 
@@ -108,11 +108,11 @@ class Graphs:
             live: All cores work on one request, rather than each core on one of its own.
         """
         hint = "LATENCY" if live else "THROUGHPUT"
-        settings = {"INFERENCE_PRECISION_HINT": _HINTS[self.precision], "PERFORMANCE_HINT": hint}
+        settings = {"INFERENCE_PRECISION_HINT": TYPES[self.precision], "PERFORMANCE_HINT": hint}
         path = self._folder / f"{part}, {shapes[0][0]}, {self.precision}{', live' if live else ''}"
         return self._read(path, settings) or self._build(part, shapes, path, settings)
 
-    def _read(self, path: Path, settings: dict[str, str]) -> Any:
+    def _read(self, path: Path, settings: dict[str, Any]) -> Any:
         """Read a compiled graph; None if it is not there, not whole, or OpenVINO does not want it."""
         try:
             data = path.read_bytes()
@@ -122,7 +122,7 @@ class Graphs:
         except (OSError, RuntimeError):
             return None
 
-    def _build(self, part: str, shapes: Sequence[Sequence[int]], path: Path, settings: dict[str, str]) -> Any:
+    def _build(self, part: str, shapes: Sequence[Sequence[int]], path: Path, settings: dict[str, Any]) -> Any:
         from hd2s.inference.conversion import convert
 
         _logger.info("preparing OpenVINO (%s); this takes some seconds the first time", part)

@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hd2s.data.frames import Frame, FrameSource
+from hd2s.data.frames import FrameSource
 from hd2s.data.video import open_source
 from hd2s.inference.engines import Engine, open_engine
-from hd2s.inference.predictor import Prediction, predict_frames
+from hd2s.inference.predictor import predict_frames
 from hd2s.inference.writers import Style, made_at, open_writer, result_path
 from hd2s.types import SaliencyFrame, VideoInfo
 
@@ -103,7 +103,7 @@ def predict(
         model, weights, domain, engine=engine, device=device, precision=precision, post=post
     )
     with open_source(source, fps=fps) as opened:
-        with _predicting(opened, network, conspicuity, stride) as pairs:
+        with closing(predict_frames(opened, network, conspicuity=conspicuity, stride=stride)) as pairs:
             for _, result in pairs:
                 yield result.enlarged
         for problem in opened.problems:
@@ -170,7 +170,9 @@ def render(
             writers = [
                 stack.enter_context(open_writer(kind, opened, Path(out), style=style)) for kind in missing
             ]
-            pairs = stack.enter_context(_predicting(opened, network, "conspicuity" in results, stride))
+            pairs = stack.enter_context(
+                closing(predict_frames(opened, network, conspicuity="conspicuity" in results, stride=stride))
+            )
             try:
                 for frame, result in pairs:
                     report.first_map_seconds = report.first_map_seconds or time.perf_counter() - started
@@ -190,18 +192,6 @@ def render(
         _make_old([results[kind] for kind in missing], opened.modified)
     report.seconds = time.perf_counter() - started
     return report
-
-
-@contextmanager
-def _predicting(
-    opened: FrameSource, network: Engine, conspicuity: bool, stride: int
-) -> Iterator[Iterator[tuple[Frame, Prediction]]]:
-    """Predict frames; leaving early does not wait for a server."""
-    with closing(predict_frames(opened, network, conspicuity=conspicuity, stride=stride)) as pairs:
-        try:
-            yield pairs
-        finally:
-            opened.stop()
 
 
 def _make_old(paths: Iterable[Path], modified: float) -> None:

@@ -291,8 +291,11 @@ def predict_frames(
 
     # Half a batch ahead: while the caller works on the rest of one, the next is predicted.
     with closing(prefetch(predict(), max(1, network.batch // 2))) as pairs:
-        for frame, result in pairs:
-            yield frame, replace(result)  # what the caller enlarges is not kept here
+        try:
+            for frame, result in pairs:
+                yield frame, replace(result)  # what the caller enlarges is not kept here
+        finally:
+            source.stop()  # else leaving early would wait for a server
 
 
 def prefetch(items: Generator[_T], ahead: int) -> Generator[_T]:
