@@ -52,12 +52,7 @@ def predicting(engine: Engine) -> Callable[[], object]:
     frames = pictures(engine, MAPS)
     before = engine.encode(pictures(engine, engine.spec.num_frames - 1))
     engine.prepare(live=False, conspicuity=False)
-
-    def run() -> object:
-        new = engine.encode(frames)
-        return engine.slide([engine.concat(pair) for pair in zip(before, new, strict=True)])
-
-    return run
+    return lambda: engine.slide(engine.encode(frames, before))
 
 
 def pictures(engine: Engine, count: int) -> np.ndarray:

@@ -23,13 +23,13 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hd2s.losses import hierarchical_kl
-from hd2s.models import HD2S, HD2SLite, build
+from hd2s.models import HD2S, build
 from hd2s.training.clips import ClipAugment, ClipBatch, ClipBatches, ClipSource, open_videos
 from hd2s.training.data import EpochSampler
+from hd2s.training.steps import features
 
 GOAL = 0.2  # of a step, at most, of hd2s-lite with one worker
 WORKERS = (0, 1, 2)
@@ -60,25 +60,10 @@ def fill(data: ClipBatches, folder: Path) -> str:
     return f"{time.perf_counter() - started:.0f} s, {megabytes:.0f} MB"
 
 
-def collapse(model: HD2S, clips: Tensor) -> list[Tensor]:
-    """Encode clips and collapse them over time; of hd2s-lite, the past without gradients."""
-    if not isinstance(model, HD2SLite):
-        return model.collapse(model.encoder(clips))
-    size = len(clips), clips.shape[2] - 1
-    newest = model.encode(clips[:, :, -1].contiguous(memory_format=torch.channels_last))
-    with torch.no_grad():
-        past = clips[:, :, :-1].transpose(1, 2).flatten(0, 1)
-        history = model.encode(past.contiguous(memory_format=torch.channels_last))
-    pairs = zip(history, newest, strict=True)
-    return model.collapse(
-        [torch.cat((b.unflatten(0, size).transpose(1, 2), last[:, :, None]), 2) for b, last in pairs]
-    )
-
-
 def train(model: HD2S, batch: ClipBatch) -> None:
     """Forward and backward, without an optimiser."""
     assert batch.targets is not None
-    output = model.decode(collapse(model, batch.clips))
+    output = model.decode(features(model, batch.clips))
     torch.stack(list(hierarchical_kl(output, batch.targets).values())).sum().backward()
     model.zero_grad(set_to_none=True)
 

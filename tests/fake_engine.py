@@ -26,12 +26,11 @@ class BrightEngine(Engine):
         half = (0.5, 0.5, 0.5)
         super().__init__(InputSpec(height=32, width=48, num_frames=16, mean=half, std=half))
 
-    def encode(self, frames: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        return [frames.mean(axis=-1, dtype=np.float32)[:, None] / 255]
-
-    @staticmethod
-    def concat(features: Sequence[Any]) -> NDArray[np.float32]:
-        return np.concatenate(features)
+    def encode(
+        self, frames: NDArray[np.uint8], before: Sequence[Any] | None = None
+    ) -> list[NDArray[np.float32]]:
+        new = frames.mean(axis=-1, dtype=np.float32)[:, None] / 255
+        return [new if before is None else np.concatenate((before[0], new))]
 
     def slide(self, features: Sequence[Any], *, conspicuity: bool = False) -> Maps:
         brightness = features[0][self.spec.num_frames - 1 :]

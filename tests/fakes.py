@@ -171,7 +171,8 @@ def lively_model(spec: InputSpec = SMALL_SPEC, seed: int = 0, domain_specific: b
                 block.project.norm.weight.fill_(0.2)
         damping = (0.4, 0.4, 0.2, 0.04)  # of each level's logits: the deeper, the wilder
         for collapse, decoder, factor in zip(model.collapses, model.decoders, damping, strict=True):
-            collapse.filters.add_(0.05 * torch.randn(collapse.filters.shape, generator=generator))
+            for parameter in (collapse.filter, collapse.mixtures):
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
             decoder.head.weight.mul_(factor)
             decoder.head.bias.zero_()
         model.fusion.weight.fill_(0.5)

@@ -208,7 +208,7 @@ def test_standard_output_that_is_full(tmp_path: Path, options: list[str]) -> Non
         ("--device", "cuda:x", ["Unknown device 'cuda:x'"]),
         ("--precision", "half", ["Unknown precision 'half'", "Known: auto, bfloat16, float32."]),
         ("--stride", "0", ["--stride", "greater than or equal to 1"]),
-        ("--engine", "onnx", ["Unknown engine 'onnx'", "Known: auto, openvino, torch."]),
+        ("--engine", "onnx", ["Unknown engine 'onnx'", "Known: auto, openvino, torch, torch-compile."]),
         ("--colormap", "virids", ["Unknown colormap 'virids'", "Did you mean 'viridis'?", "inferno, jet"]),
         ("--save", "csv,movie", ["Unknown kind of result 'movie'", ", ".join(sorted(SAVE_KINDS))]),
         ("--domain", "dhf1k", ["no domain 'dhf1k'"]),

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import av
@@ -353,11 +353,11 @@ def test_interruption_keeps_what_is_complete_and_nothing_else(
     class Interrupting(BrightEngine):
         count = 0
 
-        def encode(self, frames: np.ndarray) -> list[np.ndarray]:
+        def encode(self, frames: np.ndarray, before: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
             self.count += len(frames)
             if self.count > 50:
                 raise KeyboardInterrupt
-            return super().encode(frames)
+            return super().encode(frames, before)
 
     monkeypatch.setattr(hd2s.inference.engines, "open_engine", lambda *network, **options: Interrupting())
     outcome = run("predict", tmp_path / "?.mp4", "-o", tmp_path / "out", "--save", "csv,overlay,maps")

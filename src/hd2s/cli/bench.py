@@ -24,7 +24,10 @@ def bench(
     ] = None,
     engine: Annotated[
         list[str] | None,
-        typer.Option(help="torch or openvino, once or more; both by default.", show_default=False),
+        typer.Option(
+            help="torch, torch-compile or openvino, once or more; the first and the last by default.",
+            show_default=False,
+        ),
     ] = None,
     device: Device = "auto",
     video: Annotated[

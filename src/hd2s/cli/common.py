@@ -31,7 +31,7 @@ Weights = Annotated[
 ]
 Domain = Annotated[str | None, typer.Option(help="Data set whose viewers to imitate.", show_default=False)]
 Post = Annotated[str, typer.Option(help="Post-processing: none, or paper as in the published inference.")]
-EngineName = Annotated[str, typer.Option(help="auto, torch or openvino.")]
+EngineName = Annotated[str, typer.Option(help="auto, torch, torch-compile or openvino.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[
     str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor has it.")

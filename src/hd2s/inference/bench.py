@@ -42,7 +42,7 @@ class Speed:
 
     Attributes:
         model: Name of the network.
-        engine: "torch" or "openvino".
+        engine: "torch", "torch-compile" or "openvino".
         device: "cpu" or a CUDA device.
         precision: "float32" or "bfloat16".
         ms_per_map: Milliseconds a map where frames can be waited for: the throughput.
@@ -121,7 +121,7 @@ def bench(
 
     Args:
         models: Names of networks; all if empty.
-        engines: "torch", "openvino" or "auto"; those that are installed if empty.
+        engines: See `open_engine`; "openvino", if it is installed, and "torch" if empty.
         device: See `open_engine`.
         video: Measure with this video from file to file, instead of one of 75 frames of 720 x 1280.
         seconds: For each measurement, or three rounds if these take longer.

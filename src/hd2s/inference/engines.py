@@ -1,7 +1,7 @@
 """What runs a network: PyTorch, or OpenVINO on a CPU.
 
 An engine encodes frames and slides the network over runs of encoded frames; see `HD2S.slide`. Its
-features are its own kind of array, to be sliced, indexed and joined with `concat` along axis 0.
+features are its own kind of array, to be sliced and indexed along axis 0.
 
 PyTorch is imported only where it is used: with OpenVINO's graphs in the cache it is not.
 """
@@ -25,7 +25,7 @@ from hd2s.types import InputSpec
 if TYPE_CHECKING:
     from hd2s.models import HD2S, DomainHD2S
 
-ENGINES = ("auto", "torch", "openvino")
+ENGINES = ("auto", "torch", "torch-compile", "openvino")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16")
 POSTPROCESSINGS = ("none", "paper")
@@ -54,12 +54,16 @@ class Engine(ABC):
         """Get ready for what is to come, while the caller goes on: frames one by one (`live`), such maps."""
 
     @abstractmethod
-    def encode(self, frames: NDArray[np.uint8]) -> list[Any]:
-        """Encode RGB frames (N, H, W, 3) of the network's size to its features, each (N, ...)."""
+    def encode(self, frames: NDArray[np.uint8], before: Sequence[Any] | None = None) -> list[Any]:
+        """Encode RGB frames (N, H, W, 3) of the network's size to its features.
 
-    @abstractmethod
-    def concat(self, features: Sequence[Any]) -> Any:
-        """Join features of one kind along axis 0."""
+        Args:
+            frames: At least one.
+            before: The features of the frames before, each (P, ...).
+
+        Returns:
+            Features of each kind, (N, ...), or of all frames, (P + N, ...).
+        """
 
     @abstractmethod
     def slide(self, features: Sequence[Any], *, conspicuity: bool = False) -> Maps:
@@ -83,7 +87,8 @@ def open_engine(
             device). An engine is returned as it is, and all else is ignored.
         weights: See `hd2s.load`; for a name only.
         domain: See `hd2s.load`; a network that tells sources apart needs it.
-        engine: "torch", "openvino", or "auto": OpenVINO on a CPU where it is installed, else PyTorch.
+        engine: "torch", "openvino", or "auto": OpenVINO on a CPU where it is installed, else PyTorch; or
+            "torch-compile": PyTorch makes kernels for the network, which takes minutes and pays on a GPU.
         device: "cpu", "cuda", "cuda:N", or "auto": CUDA where there is a device, else the CPU.
         precision: "float32": maps are within 1e-4 of PyTorch's own; "bfloat16": faster, within 0.02; or
             "auto": bfloat16 where the processor computes in it natively.
@@ -111,7 +116,9 @@ def open_engine(
     if engine == "openvino":
         opened = _open_openvino(model, weights, domain, precision, truncate=truncate)
     else:
-        opened = _open_torch(model, weights, domain, device, precision, truncate=truncate)
+        opened = _open_torch(
+            model, weights, domain, device, precision, truncate=truncate, compiled=engine == "torch-compile"
+        )
     if post == "none":
         return opened
     from hd2s.inference.postprocess import PaperEngine
@@ -174,22 +181,25 @@ def _open_torch(
     precision: str,
     *,
     truncate: bool,
+    compiled: bool,
 ) -> Engine:
     from hd2s.inference.torch_engine import TorchEngine, choose_precision, load_network
 
     if isinstance(model, str):
         model = load_network(model, weights, domain, truncate=truncate)
-    return TorchEngine(model, device, choose_precision(precision, device))
+    return TorchEngine(model, device, choose_precision(precision, device), compiled=compiled)
 
 
 def _choose(engine: str, device: str) -> tuple[str, str]:
-    """Turn what was asked for into "torch" or "openvino" and a device that is there."""
+    """Turn what was asked for into an engine other than "auto" and a device that is there."""
     if engine not in ENGINES:
         raise UnknownNameError.among("engine", engine, ENGINES)
     device = _resolve_device(device, wants_cpu=engine == "openvino")
     installed = importlib.util.find_spec("openvino") is not None
-    if engine == "torch" or (engine == "auto" and (device != "cpu" or not installed)):
-        return "torch", device
+    if engine == "auto" and (device != "cpu" or not installed):
+        engine = "torch"
+    if engine in ("torch", "torch-compile"):
+        return engine, device
     if not installed:
         raise MissingExtraError.needed(
             "OpenVINO is not installed. Use the engine 'torch', or install it", "openvino"

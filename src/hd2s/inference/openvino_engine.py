@@ -52,33 +52,44 @@ class OpenVINOEngine(Engine):
 
         threading.Thread(target=work, name="hd2s-prepare").start()
 
-    def encode(self, frames: NDArray[np.uint8]) -> list[NDArray[Any]]:
+    def encode(
+        self, frames: NDArray[np.uint8], before: Sequence[NDArray[Any]] | None = None
+    ) -> list[NDArray[Any]]:
         """See `Engine.encode`."""
-        return self._run("encode", [[frames[i : i + 1]] for i in range(len(frames))], len(frames))
-
-    def concat(self, features: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        """See `Engine.concat`."""
-        return np.concatenate(features)
+        pieces = [[frames[i : i + 1]] for i in range(len(frames))]
+        if before is None:
+            return self._run("encode", pieces)
+        past = len(before[0])
+        run = self._run("encode", pieces, past)
+        for level, earlier in zip(run, before, strict=True):
+            level[:past] = earlier
+        return run
 
     def slide(self, features: Sequence[NDArray[Any]], *, conspicuity: bool = False) -> Maps:
         """See `Engine.slide`."""
         past = self.spec.num_frames - 1
         pieces = list(_pieces(features, past, self._piece()))
-        return Maps(*self._run(_slide_part(conspicuity), pieces, len(features[0]) - past))
+        maps = self._run(_slide_part(conspicuity), pieces)
+        return Maps(*(each[: len(features[0]) - past] for each in maps))
 
     def _piece(self) -> int:
         """How many maps are predicted by one request."""
         return 1 if self._live else _PIECE
 
-    def _run(self, part: str, pieces: list[list[NDArray[Any]]], total: int) -> list[NDArray[Any]]:
-        """Run a part of the network on pieces of its input; join the first `total` results of each output."""
+    def _run(self, part: str, pieces: list[list[NDArray[Any]]], start: int = 0) -> list[NDArray[Any]]:
+        """Run a part of the network on pieces of its input; join their results, behind `start` empty rows."""
         queue = self._queue(part, [array.shape for array in pieces[0]])
         outputs = queue[0].model_outputs
         size = outputs[0].shape[0]
-        results = [np.empty((total, *output.shape[1:]), _array_type(output)) for output in outputs]
+        count = start + len(pieces) * size
+        results = [np.empty((count, *output.shape[1:]), _array_type(output)) for output in outputs]
         for number, piece in enumerate(pieces):
-            places = [result[number * size : (number + 1) * size] for result in results]
-            queue.start_async(piece, places, share_inputs=True)
+            first = start + number * size
+            request = queue[queue.get_idle_request_id()]  # which will be the next to be started
+            for index, (result, output) in enumerate(zip(results, outputs, strict=True)):
+                place = openvino.Tensor(result[first : first + size], output.shape, output.element_type)
+                request.set_output_tensor(index, place)  # it writes there, so nothing has to be copied
+            queue.start_async(piece, share_inputs=True)
         queue.wait_all()
         return results
 
@@ -92,19 +103,11 @@ class OpenVINOEngine(Engine):
         return self._queues[key]
 
     def _build(self, part: str, shapes: list[tuple[int, ...]]) -> Any:
-        queue = openvino.AsyncInferQueue(self._graphs.compiled(part, shapes, live=self._live))
-        queue.set_callback(_keep)
-        return queue
+        return openvino.AsyncInferQueue(self._graphs.compiled(part, shapes, live=self._live))
 
 
 def _slide_part(conspicuity: bool) -> str:
     return "slide with levels" if conspicuity else "slide"
-
-
-def _keep(request: Any, places: list[NDArray[Any]]) -> None:
-    """Copy the results of a request, before it is used again, to their places."""
-    for index, place in enumerate(places):
-        place[:] = request.get_output_tensor(index).data[: len(place)].view(place.dtype)
 
 
 def _array_type(output: Any) -> type:

@@ -71,7 +71,8 @@ def predict(
         model: Name of the network, the network itself, or an engine that runs one.
         weights: See `hd2s.load`.
         domain: See `hd2s.load`.
-        engine: "torch", "openvino", or "auto": OpenVINO on a CPU where it is installed, else PyTorch.
+        engine: "torch", "torch-compile", "openvino", or "auto": OpenVINO on a CPU where it is installed, else
+            PyTorch; see `hd2s.inference.engines.open_engine`.
         device: "cpu", "cuda", "cuda:N", or "auto": CUDA where there is a device, else the CPU.
         precision: "float32", "bfloat16", or "auto": bfloat16 where the processor computes in it natively.
         post: Post-processing: "none", or "paper" as in the published inference.

@@ -62,13 +62,9 @@ class PaperEngine(Engine):
         """See `Engine.prepare`."""
         self._engine.prepare(live=live, conspicuity=conspicuity)
 
-    def encode(self, frames: NDArray[np.uint8]) -> list[Any]:
+    def encode(self, frames: NDArray[np.uint8], before: Sequence[Any] | None = None) -> list[Any]:
         """See `Engine.encode`."""
-        return self._engine.encode(frames)
-
-    def concat(self, features: Sequence[Any]) -> Any:
-        """See `Engine.concat`."""
-        return self._engine.concat(features)
+        return self._engine.encode(frames, before)
 
     def slide(self, features: Sequence[Any], *, conspicuity: bool = False) -> Maps:
         """See `Engine.slide`; the conspicuity maps stay as they are."""

@@ -227,15 +227,12 @@ class Predictor:
 
     def _encode(self, past: int) -> None:
         """Encode the waiting images and put their features behind those of the frames before."""
-        new = self._engine.encode(np.stack(self._images))
+        run = self._engine.encode(np.stack(self._images), self._features)
         self._images.clear()
-        before = self._features
-        if before is None and self._live:
-            before = [level[[0] * past] for level in new]
+        if self._features is None and self._live:
+            run = [level[[0] * past + list(range(len(level)))] for level in run]
             self._opened = True
-        if before is not None:
-            new = [self._engine.concat(pair) for pair in zip(before, new, strict=True)]
-        self._features = new
+        self._features = run
 
 
 def _between(before: Prediction, after: Prediction, target: Slot) -> Prediction:

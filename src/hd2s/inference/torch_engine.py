@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hd2s.errors import UnknownNameError
+from hd2s.errors import DeviceUnavailableError, UnknownNameError
 from hd2s.inference.engines import Engine, Maps
-from hd2s.models import HD2S, load
+from hd2s.models import HD2S, HD2SOutput, load
 
 _GPU_BATCH = 32
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -35,6 +35,18 @@ def load_network(
             f"{', '.join(model.domains)}."
         )
     return model
+
+
+def _explain(error: RuntimeError) -> None:
+    """Raise an error that says what to do, if this is one of `torch.compile`."""
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    if isinstance(error, BackendCompilerFailed):
+        first, *_ = str(error.inner_exception).splitlines()
+        raise DeviceUnavailableError(
+            f"PyTorch cannot compile the network here: {first} Use --engine torch, or install what it needs: "
+            "a C++ compiler for a CPU, Triton for a GPU."
+        ) from error
 
 
 def choose_precision(precision: str, device: str) -> str:
@@ -68,6 +80,18 @@ class Encode(nn.Module):
         return tuple(self.model.encode(x * self.scale + self.offset))
 
 
+class Slide(nn.Module):
+    """`HD2S.slide` as a module."""
+
+    def __init__(self, model: HD2S) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Sequence[Tensor]) -> HD2SOutput:
+        """Give the maps of the last N frames of a run of N + T - 1."""
+        return self.model.slide(features)
+
+
 class TorchEngine(Engine):
     """Runs a network in eval mode; it is moved to the device.
 
@@ -75,15 +99,21 @@ class TorchEngine(Engine):
         model: The network.
         device: As PyTorch names it.
         precision: "float32" or "bfloat16".
+        compiled: `torch.compile` makes kernels for the network at its first use. Batches are filled up, so
+            that it has to do so once.
     """
 
-    name = "torch"
-
-    def __init__(self, model: HD2S, device: str, precision: str = "float32") -> None:
+    def __init__(
+        self, model: HD2S, device: str, precision: str = "float32", *, compiled: bool = False
+    ) -> None:
         super().__init__(model.spec)
-        self.device, self.precision = device, precision
-        self._model = model.to(device)
-        self._encode = Encode(model).to(device)
+        self.name = "torch-compile" if compiled else "torch"
+        self.device, self.precision, self._compiled = device, precision, compiled
+        self._encode, self._slide = Encode(model).to(device), Slide(model).to(device)
+        if compiled:
+            for part in (self._encode, self._slide):
+                part.compile(fullgraph=True, dynamic=False)
+        self._live = False
         self._on_gpu = device != "cpu"
         if self._on_gpu:
             self.batch = _GPU_BATCH
@@ -91,37 +121,54 @@ class TorchEngine(Engine):
                 if parameter.ndim in _CHANNELS_LAST:  # as `Encode` hands over the frames
                     parameter.data = parameter.data.contiguous(memory_format=_CHANNELS_LAST[parameter.ndim])
 
+    def prepare(self, *, live: bool, conspicuity: bool) -> None:
+        """See `Engine.prepare`."""
+        self._live = live
+
     @torch.inference_mode()
-    def encode(self, frames: NDArray[np.uint8]) -> list[Tensor]:
+    def encode(self, frames: NDArray[np.uint8], before: Sequence[Tensor] | None = None) -> list[Tensor]:
         """See `Engine.encode`."""
         images = torch.from_numpy(frames)
         if self._on_gpu:
             images = images.pin_memory().to(self.device, non_blocking=True)
         with self._computing():
-            return list(self._encode(images))
-
-    def concat(self, features: Sequence[Tensor]) -> Tensor:
-        """See `Engine.concat`."""
-        return torch.cat(tuple(features))
+            new = [level[: len(frames)] for level in self._encode(self._filled(images))]
+        return new if before is None else [torch.cat(pair) for pair in zip(before, new, strict=True)]
 
     @torch.inference_mode()
     def slide(self, features: Sequence[Tensor], *, conspicuity: bool = False) -> Maps:
         """See `Engine.slide`; at most `batch` windows at once, as a whole clip of each may be in memory."""
         past = self.spec.num_frames - 1
+        count = len(features[0]) - past
         with self._computing():
             runs = [
-                self._model.slide([level[start : start + past + self.batch] for level in features])
-                for start in range(0, len(features[0]) - past, self.batch)
+                self._slide([self._filled(level[i : i + past + self.batch], past) for level in features])
+                for i in range(0, count, self.batch)
             ]
-        saliency, levels = map(torch.cat, zip(*runs, strict=True))
+        saliency, levels = (torch.cat(maps)[:count] for maps in zip(*runs, strict=True))
         return Maps(saliency.cpu().numpy(), levels.cpu().numpy() if conspicuity else None)
+
+    def _filled(self, run: Tensor, past: int = 0) -> Tensor:
+        """Fill a run of frames up to a batch with its last one, where kernels are made for one size.
+
+        A run that is full is copied, too: kernels are also made for one layout in memory.
+        """
+        if not self._compiled or self._live:
+            return run
+        lacking = max(0, past + self.batch - len(run))
+        return torch.cat((run, run[-1:].expand(lacking, *run.shape[1:])))
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
         """Compute in the precision; float32 means it also where cuDNN would take TF32 for it."""
         half = self.precision == "bfloat16"
-        with (
-            torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=half),
-            torch.backends.cudnn.flags(enabled=True, benchmark=self._on_gpu, allow_tf32=False),
-        ):
-            yield
+        try:
+            with (
+                torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=half),
+                torch.backends.cudnn.flags(enabled=True, benchmark=self._on_gpu, allow_tf32=False),
+            ):
+                yield
+        except RuntimeError as error:
+            if self._compiled:
+                _explain(error)
+            raise

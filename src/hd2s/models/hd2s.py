@@ -99,13 +99,16 @@ class HD2S(nn.Module):
         """Collapse the four levels' features (B, C, t, h, w) over time to (B, C', h, w)."""
         return [collapse(level) for collapse, level in zip(self.collapses, features, strict=True)]
 
-    def decode(self, collapsed: Sequence[Tensor], windows: Tensor | None = None) -> HD2SOutput:
+    def decode(
+        self, collapsed: Sequence[Tensor], windows: Tensor | None = None, bars: Tensor | None = None
+    ) -> HD2SOutput:
         """Decode the four levels' collapsed features (B, C', h, w) to maps and fuse these.
 
         Args:
             collapsed: What `collapse` gave.
             windows: (B, 2, 2) the parts of pictures that the inputs show; see `CentreBias`. All of them, if
                 not given.
+            bars: (B, 1, H / scale, W / scale), subtracted from the fused maps; see `find_bars`.
         """
         if self.priors:
             collapsed = [prior(level) for prior, level in zip(self.priors, collapsed, strict=True)]
@@ -116,6 +119,8 @@ class HD2S(nn.Module):
             fused = weighted_sum(log_odds if self.fuse_log_odds else conspicuity, self.fusion)
             if self.centre is not None:
                 fused = fused + self.centre(fused, windows)
+            if bars is not None:
+                fused = fused - bars
             saliency = upsample_maps(fused, self.scale).sigmoid()
             if self.smoothing is not None:
                 saliency = self.smoothing(saliency)

@@ -12,12 +12,14 @@ References:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hd2s.models.decoder import Decoder, Stage, separable_conv
+from hd2s.models.decoder import Decoder, Stage, full_precision, separable_conv
 from hd2s.models.domain import Priors, Smoothing
 from hd2s.models.hd2s import HD2S, HD2SOutput
 from hd2s.types import InputSpec
@@ -145,54 +147,69 @@ class FrameEncoder(nn.Module):
 
 
 class TemporalFilters(nn.Module):
-    """Collapses features over time with learned filters, one set for each channel.
+    """Collapses features over time to four features of each channel, which a 1x1 convolution mixes.
 
-    Four filters start as: the current frame; the mean; the current frame minus the one three
-    earlier; the current frame minus the mean. The last two are rectified to their magnitude, so
-    that they answer to motion. A 1x1 convolution mixes the four.
+    The first two are that of the current frame, and what a learned filter gives of all frames: it starts as
+    their mean, and all channels share it. The others are magnitudes, which answer to motion, of learned
+    mixtures of three: these two and the feature three frames earlier. They start as the current frame minus
+    the one three earlier, and minus the mean.
 
     A single frame (t = 1) counts as a clip in which nothing moves.
     """
 
-    RECTIFIED = 2  # the last so many filters give magnitudes
+    EARLIER = 3  # frames back
 
     def __init__(self, in_channels: int, out_channels: int, num_frames: int) -> None:
         super().__init__()
-        now = torch.zeros(num_frames)
-        now[-1] = 1.0
-        mean = torch.full((num_frames,), 1.0 / num_frames)
-        start = torch.stack((now, mean, now - now.roll(-3), now - mean))  # (4, T)
-        self.filters = nn.Parameter(start[:, None].repeat(1, in_channels, 1))  # (4, C, T)
+        self.filter = nn.Parameter(torch.full((num_frames,), 1.0 / num_frames))
+        mixtures = torch.tensor([[1.0, 0.0, -1.0], [1.0, -1.0, 0.0]])  # of current frame, filter, earlier one
+        self.mixtures = nn.Parameter(mixtures[:, :, None].repeat(1, 1, in_channels))  # (2, 3, C)
         self.mix = nn.Sequential(
-            nn.Conv2d(len(start) * in_channels, out_channels, 1, bias=False),
+            nn.Conv2d(4 * in_channels, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
 
     def forward(self, features: Tensor) -> Tensor:
         """Collapse clips (B, C, t, h, w), t = T or 1, to (B, C', h, w)."""
-        filters = self.filters if features.shape[2] > 1 else self.filters.sum(2, keepdim=True)
-        return self._combine(torch.einsum("kct,bcthw->kbchw", filters, features).unbind())
+        frames = features.permute(2, 0, 3, 4, 1)  # (t, B, h, w, C)
+        now, still = frames[-1], len(frames) == 1
+        with full_precision(features.device):  # else differences of nearly equal features are lost
+            weights = self.filter.sum(0, keepdim=True) if still else self.filter
+            filtered = torch.einsum("t,tbhwc->bhwc", weights, frames.to(weights.dtype))
+        return self._combine(now, filtered, now if still else frames[-1 - self.EARLIER])
 
     def slide(self, features: Tensor) -> Tensor:
         """Collapse each window of T frames in a run (N + T - 1, C, h, w) to (N, C', h, w).
 
-        The run counts as a picture whose rows are the frames: each filter is a depthwise convolution along
-        its columns, which nothing has to be copied for where channels come last.
+        The filter is a matrix (N, N + T - 1), whose rows are the filter, each one frame further.
         """
-        channels, height, width = features.shape[1:]
-        rows = features.permute(0, 2, 3, 1).reshape(1, -1, height * width, channels).permute(0, 3, 1, 2)
-        columns = self.filters[:, :, None, :, None]  # (4, C, 1, T, 1)
-        filtered = [nn.functional.conv2d(rows, column, groups=channels) for column in columns]
-        mixed = self._combine(filtered)  # (1, C', N, h * w)
-        return mixed.permute(0, 2, 3, 1).reshape(-1, height, width, mixed.shape[1]).permute(0, 3, 1, 2)
+        (length, channels, height, width), past = features.shape, self.filter.shape[0] - 1
+        count = length - past
+        # Rows that are one longer than the matrix's: cut into the matrix's, each starts one further.
+        matrix = F.pad(self.filter, (0, count)).repeat(count)[: count * length].view(count, length)
+        frames = features.permute(0, 2, 3, 1)  # nothing moves where channels come last
+        with full_precision(features.device):
+            filtered = matrix @ frames.reshape(length, -1).to(matrix.dtype)
+        now, earlier = frames[past:], frames[past - self.EARLIER : length - self.EARLIER]
+        return self._combine(now, filtered.view(count, height, width, channels), earlier)
 
-    def _combine(self, filtered: Sequence[Tensor]) -> Tensor:
-        """Rectify and mix what the four filters gave, (N, C, h, w) each, to (N, C', h, w)."""
-        kept = len(filtered) - self.RECTIFIED
-        mixed: Tensor = self.mix(
-            torch.cat([*filtered[:kept], *(moving.abs() for moving in filtered[kept:])], dim=1)
+    def _combine(self, now: Tensor, filtered: Tensor, earlier: Tensor) -> Tensor:
+        """Make and mix the four of the three, (N, h, w, C) each, to (N, C', h, w)."""
+        moving = [now * a + filtered * b + earlier * c for a, b, c in map(torch.unbind, self.mixtures)]
+        parts = now, filtered, *(each.abs() for each in moving)
+        conv, *rest = self.mix
+        assert isinstance(conv, nn.Conv2d)
+        # One convolution of all four would need them side by side, which costs more than it saves.
+        mixed = functools.reduce(
+            torch.add,
+            (
+                F.conv2d(part.permute(0, 3, 1, 2), weight)
+                for part, weight in zip(parts, conv.weight.chunk(4, dim=1), strict=True)
+            ),
         )
+        for layer in rest:
+            mixed = layer(mixed)
         return mixed
 
 
@@ -229,11 +246,40 @@ class CentreBias(nn.Module):
         return added
 
 
+def find_bars(frames: Tensor, spec: InputSpec, cell: int) -> Tensor:
+    """Find the black bars of letterboxed pictures: nobody looks at these.
+
+    Bars are the rows and columns at the sides in which no value is above 16 of 255. A frame that is black
+    throughout has none.
+
+    Args:
+        frames: (N, 3, H, W), normalised as `spec` says.
+        spec: Of the input.
+        cell: Rows and columns are taken in groups of so many.
+
+    Returns:
+        (N, 1, H / cell, W / cell): 3 in the bars, which as log-odds divides the odds by 20, else 0.
+    """
+    mean, std = (frames.new_tensor(values).view(3, 1) for values in (spec.mean, spec.std))
+    black = (16 / 255 - mean) / std
+    rows, columns = (_inside(frames.amax(across) > black, cell) for across in (3, 2))
+    return 3.0 * (1 - rows[:, None, :, None] * columns[:, None, None, :]).to(frames.dtype)
+
+
+def _inside(lit: Tensor, cell: int) -> Tensor:
+    """Tell which groups of rows or columns, lit or not (N, 3, size), are in the picture: (N, size / cell)."""
+    groups = lit.float().amax(1).reshape(lit.shape[0], -1, cell).amax(2)
+    before = groups.cumsum(1)  # how many are lit up to this one, and from it on
+    behind = groups.sum(1, keepdim=True) - before + groups
+    inside: Tensor = (before * behind).clamp(max=1.0) + 1 - groups.amax(1, keepdim=True)
+    return inside
+
+
 class HD2SLite(HD2S):
     """HD2S over EfficientNet-Lite0, for clips of T = 16 frames or stills (T = 1).
 
-    `forward` maps whole clips, as in training. `encode` and `slide` do the same for a video that
-    is seen frame by frame: each frame is encoded once.
+    `forward` maps whole clips. `encode` and `slide` do the same for a video that is seen frame by frame:
+    each frame is encoded once. Both keep the maps out of black bars; training, which uses neither, does not.
     """
 
     encoder: FrameEncoder
@@ -258,15 +304,21 @@ class HD2SLite(HD2S):
         self.fusion.weight = nn.Parameter(torch.full_like(self.fusion.weight, 0.25))
         self.fusion.bias = nn.Parameter(torch.zeros(1))
 
+    def forward(self, clip: Tensor) -> HD2SOutput:
+        """Predict the maps of a clip's last frame; see `HD2S.forward`."""
+        self._check(clip)
+        bars = find_bars(clip[:, :, -1], self.spec, self.scale)
+        return self.decode(self.collapse(self.encoder(clip)), bars=bars)
+
     def encode(self, frames: Tensor) -> list[Tensor]:
-        """Encode frames (N, 3, H, W) to the features of levels 2-5, each (N, C, h, w)."""
-        levels: list[Tensor] = self.encoder.network(frames)
-        return levels
+        """Encode frames (N, 3, H, W) to the features of levels 2-5, each (N, C, h, w), and their bars."""
+        return [*self.encoder.network(frames), find_bars(frames, self.spec, self.scale)]
 
     def slide(self, features: Sequence[Tensor]) -> HD2SOutput:
-        """Predict the last N frames of a run of N + T - 1 frames, from their features; see `HD2S.slide`."""
+        """Predict the last N frames of a run of N + T - 1 frames, from what `encode` gave of them."""
+        *levels, bars = features
         collapsed = []
-        for collapse, level in zip(self.collapses, features, strict=True):
+        for collapse, level in zip(self.collapses, levels, strict=True):
             assert isinstance(collapse, TemporalFilters)
             collapsed.append(collapse.slide(level))
-        return self.decode(collapsed)
+        return self.decode(collapsed, bars=bars[self.spec.num_frames - 1 :])

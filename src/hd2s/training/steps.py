@@ -231,12 +231,12 @@ def encode_windows(network: HD2SLite, newest: Tensor, past: Tensor) -> list[Tens
     Returns:
         The four levels' (B, C, T, h, w), or (B, C, 1, h, w) if N is 0.
     """
-    levels = network.encode(newest.contiguous(memory_format=torch.channels_last))
+    levels = network.encoder.network(newest.contiguous(memory_format=torch.channels_last))
     if not len(past):
         return [level[:, :, None] for level in levels]
     with torch.no_grad():
         frames = past.transpose(1, 2).flatten(0, 1)
-        history = network.encode(frames.contiguous(memory_format=torch.channels_last))
+        history = network.encoder.network(frames.contiguous(memory_format=torch.channels_last))
     stills, length = len(newest) - len(past), past.shape[2]
     windows = []
     for level, before in zip(levels, history, strict=True):
