@@ -7,19 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import networks
-from hd2s.models import HD2S, HD2SOutput
+from hd2s.inference.torch_engine import Slide
+from hd2s.models import HD2S
 from networks import PLAIN, Kind
-
-
-class Slide(nn.Module):
-    """`HD2S.slide` as a module."""
-
-    def __init__(self, network: HD2S) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, features: list[Tensor]) -> HD2SOutput:
-        return self.network.slide(features)
 
 
 class Encode(nn.Module):
