@@ -1,14 +1,16 @@
 """The paper's network sliding over a video, without doing twice what neighbouring windows share.
 
 The windows of two neighbouring frames have all frames but one in common, but few temporal outputs: a window
-sees zeros beyond its ends, and the strides of time shift with it. What can be shared exactly is the stem: its
-spatial convolution, once for each frame, and those outputs of its temporal convolution that see no end of a
-window; and with them the spatial convolution that follows.
+sees zeros beyond its ends, and the strides of time shift with it. What can be shared exactly is the stem's
+spatial convolution, once for each frame; those outputs of its temporal convolution, and of the next one, that
+see no end of a window; and what follows each that sees one moment alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,17 +37,57 @@ class SlidingHD2S(HD2S):
     def slide(self, features: Sequence[Tensor]) -> HD2SOutput:
         """Predict the last N frames of a run of N + T - 1 encoded frames; see `HD2S.slide`."""
         (frames,) = features
-        level1, level2, *deeper = self.encoder.levels
+        level1, level2, level3, *deeper = self.encoder.levels
         stem, pool1 = _parts(level1)
         pointwise, separable, pool2 = _parts(level2)
         spatial, temporal = _parts(separable)
-        slices, windows = _strided(_parts(stem)[1], frames.permute(0, 2, 3, 1), self.spec.num_frames)
-        slices = spatial(pointwise(pool1(slices)))  # these see one moment alone
-        clips = _as_frames(slices)[windows].permute(0, 4, 1, 2, 3)  # (N, C, T / 2, h, w)
-        levels = [pool2(temporal(clips))]
+        moments = _strided(_parts(stem)[1], frames.permute(0, 2, 3, 1), self.spec.num_frames)
+        moments = moments.map(pool1).map(pointwise).map(spatial)
+        moments = _filtered(temporal, moments).map(pool2)
+        first, *others = _parts(level3)
+        levels = [moments.clips(), nn.Sequential(*others)(_mixed(first, moments))]
         for level in deeper:
             levels.append(level(levels[-1]))
         return self.decode(self.collapse(levels))
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Features of N windows at each of their moments, which are two frames apart.
+
+    Attributes:
+        count: N.
+        parts: Features (1, C, S, h, w), of windows each one frame further than the one before.
+        places: For each moment of a window the part that has it, and the first window's index there.
+    """
+
+    count: int
+    parts: Sequence[Tensor]
+    places: Sequence[tuple[int, int]]
+
+    def map(self, layer: Callable[[Tensor], Tensor]) -> _Moments:
+        """Apply what sees one moment alone."""
+        return _Moments(self.count, [layer(part) for part in self.parts], self.places)
+
+    def at(self, moment: int) -> Tensor:
+        """The features of all windows at a moment, (1, C, N, h, w)."""
+        number, first = self.places[moment]
+        part = self.parts[number]
+        return part if part.shape[2] == self.count else part.narrow(2, first, self.count)
+
+    def highest(self) -> _Moments:
+        """The maxima of each moment's features and those of the moments before and after it."""
+        length = len(self.places)
+        parts = [
+            functools.reduce(torch.maximum, map(self.at, range(max(i - 1, 0), min(i + 2, length))))
+            for i in range(length)
+        ]
+        return _Moments(self.count, parts, [(i, 0) for i in range(length)])
+
+    def clips(self) -> Tensor:
+        """The windows as clips (N, C, moments, h, w)."""
+        moments = [_as_frames(self.at(moment)) for moment in range(len(self.places))]
+        return torch.stack(moments, dim=1).permute(0, 4, 1, 2, 3)
 
 
 def _parts(module: nn.Module) -> list[nn.Module]:
@@ -62,29 +104,76 @@ def _as_frames(clip: Tensor) -> Tensor:
     return clip.permute(0, 2, 3, 4, 1).squeeze(0)
 
 
-def _strided(layer: nn.Module, frames: Tensor, length: int) -> tuple[Tensor, Tensor]:
+def _strided(layer: nn.Module, frames: Tensor, length: int) -> _Moments:
     """Apply the stem's temporal convolution (7 frames, stride 2) to all windows in a run.
 
     Args:
         layer: The convolution, batch norm and activation.
         frames: The run, (N + length - 1, h, w, C).
         length: Frames in a window.
-
-    Returns:
-        The different outputs, (1, C, S, h, w), and which of them make up each window, (N, length / 2).
     """
     conv, norm, active = _parts(layer)
     assert isinstance(conv, nn.Conv3d)
     count, last = len(frames) - length + 1, length // 2 - 1
-    start = torch.arange(count, device=frames.device)
-    windows = start.new_empty(count, last + 1)
-    parts: list[Tensor] = []
-    # The first two outputs of a window and the last one see zeros beyond its end.
-    for output, taps, first in ((0, slice(3, 7), 0), (1, slice(1, 7), 0), (last, slice(0, 5), length - 5)):
+    inner = last - 2  # moments
+    # The first two moments of a window and the last one see zeros beyond its end; the others are shared.
+    parts = []
+    for taps, first, moments in (
+        (slice(3, 7), 0, count),
+        (slice(1, 7), 0, count),
+        (slice(0, 5), length - 5, count),
+        (slice(0, 7), 1, count + 2 * (inner - 1)),
+    ):
         kernel = conv.weight[:, :, taps]
-        windows[:, output] = len(parts) * count + start
-        parts.append(F.conv3d(_as_clip(frames[first : first + count + kernel.shape[2] - 1]), kernel))
-    for inner in range(last - 2):
-        windows[:, 2 + inner] = len(parts) * count + start + 2 * inner
-    parts.append(F.conv3d(_as_clip(frames[1 : count + 2 * last + 1]), conv.weight))
-    return active(norm(torch.cat(parts, dim=2))), windows
+        run = frames[first : first + moments + kernel.shape[2] - 1]
+        parts.append(active(norm(F.conv3d(_as_clip(run), kernel))))
+    return _Moments(count, parts, [(0, 0), (1, 0), *((3, 2 * i) for i in range(inner)), (2, 0)])
+
+
+def _filtered(layer: nn.Module, moments: _Moments) -> _Moments:
+    """Apply a temporal convolution of 3 moments to all windows.
+
+    Args:
+        layer: The convolution, batch norm in eval mode and activation.
+        moments: What it is applied to, of which the last part alone is shared.
+    """
+    conv, norm, active = _parts(layer)
+    assert isinstance(conv, nn.Conv3d)
+    assert isinstance(norm, nn.BatchNorm3d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    weight, bias = conv.weight * scale.view(-1, 1, 1, 1, 1), norm.bias - norm.running_mean * scale
+    before, now, after = torch.split(weight, 1, dim=2)
+    length, shared = len(moments.places), len(moments.parts) - 1
+    parts: list[Tensor] = []
+    places: list[tuple[int, int]] = []
+    common = None
+    for i in range(length):
+        seen = moments.places[max(i - 1, 0) : i + 2]
+        if len(seen) == 3 and all(part == shared for part, _ in seen):
+            if common is None:
+                common = len(parts)
+                parts.append(F.conv3d(moments.parts[shared], weight, bias, dilation=(2, 1, 1)))
+            places.append((common, seen[0][1]))
+        else:
+            total = F.conv3d(moments.at(i), now, bias)
+            if i > 0:
+                total = total + F.conv3d(moments.at(i - 1), before)
+            if i + 1 < length:
+                total = total + F.conv3d(moments.at(i + 1), after)
+            places.append((len(parts), 0))
+            parts.append(total)
+    return _Moments(moments.count, [active(part) for part in parts], places)
+
+
+def _mixed(block: nn.Module, moments: _Moments) -> Tensor:
+    """Apply an `Inception` to all windows; return its outputs as clips."""
+    (plain,), *separables, (_, projection) = map(_parts, _parts(_parts(block)[0]))
+    outputs = [moments.map(plain).clips()]
+    for pointwise, separable in separables:
+        spatial, temporal = _parts(separable)
+        outputs.append(temporal(moments.map(pointwise).map(spatial).clips()))
+    pooled = moments.map(lambda part: F.max_pool3d(part, (1, 3, 3), stride=1, padding=(0, 1, 1)))
+    outputs.append(pooled.highest().map(projection).clips())
+    return torch.cat(outputs, dim=1)
