@@ -107,7 +107,7 @@ def test_each_row_of_the_list_is_one_line_with_licence_size_and_place() -> None:
     table, rest = outcome.stdout.split("\n\n", 1)
     assert [cells(line) for line in table.splitlines()] == [
         ["name", "network", "licence", "commercial use", "size", "where"],
-        ["hd2s-lite", "hd2s-lite", "Apache-2.0", "yes", "7.0 MB", "comes along"],
+        ["hd2s-lite", "hd2s-lite", "Apache-2.0", "yes", "5.3 MB", "comes along"],
         ["s3d-kinetics400", "hd2s", "BSD-3-Clause", "yes", "about 33.6 MB", "to be downloaded"],
         ["hd2s", "hd2s", "CC BY-NC 4.0", "no", "unknown", "no public link"],
         ["hd2s-da", "hd2s", "CC BY-NC 4.0", "no", "unknown", "no public link"],

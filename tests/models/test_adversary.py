@@ -103,7 +103,7 @@ def test_heads_have_the_widths_of_the_paper_and_fit_the_size_of_the_clips(
 
 def test_heads_of_hd2s_lite_fit_its_features() -> None:
     adversary = Adversary(networks.shared(Kind("hd2s-lite")))  # 64 x 96
-    assert [head.reduce[0].in_channels for head in adversary.heads] == [32, 48, 128, 192]
+    assert [head.reduce[0].in_channels for head in adversary.heads] == [32, 48, 96, 128]
     assert [widths(head)[1][0] for head in adversary.heads] == [
         4 * 16 * 24,
         4 * 8 * 12,

@@ -23,6 +23,7 @@ from hd2s.models import HD2S
 
 _logger = logging.getLogger(__name__)
 _FIRST = 3  # convolutions of the encoder that stay in float32
+_LARGE = 3e38  # nearly the largest float32
 
 
 def convert(model: HD2S, part: str, shapes: Sequence[Sequence[int]], precision: str) -> Any:
@@ -42,7 +43,8 @@ def convert(model: HD2S, part: str, shapes: Sequence[Sequence[int]], precision: 
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
         if part == "encode":
-            return tuple(level.movedim(1, -1) for level in encode(inputs[0]))
+            # OpenVINO turns features to and fro unless an operation follows: this one changes nothing.
+            return tuple(level.movedim(1, -1).clamp(-_LARGE, _LARGE) for level in encode(inputs[0]))
         return model.slide([level.movedim(-1, 1) for level in inputs])[
             : 2 if part == "slide with levels" else 1
         ]

@@ -93,7 +93,11 @@ class HD2S(nn.Module):
             InputShapeError: The shape is none that the network takes.
         """
         self._check(clip)
-        return self.decode(self.collapse(self.encoder(clip)))
+        return self.decode(self.collapse(self.encoder(clip)), bars=self.bars(clip[:, :, -1]))
+
+    def bars(self, frames: Tensor) -> Tensor | None:
+        """Give what is to be subtracted from the fused maps of frames (N, 3, H, W): here nothing."""
+        return None
 
     def collapse(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Collapse the four levels' features (B, C, t, h, w) over time to (B, C', h, w)."""

@@ -33,15 +33,14 @@ _STAGES = (
     (5, 2, 6, 40, 2, 3),
     (3, 2, 6, 80, 3, None),
     (5, 1, 6, 112, 3, 4),
-    (5, 2, 6, 192, 4, None),
-    (3, 1, 6, 320, 1, 5),
+    (5, 2, 6, 192, 4, 5),
 )
 # level: encoder channels, channels behind the collapse, decoder stages
 _LEVELS = {
-    2: (24, 32, (Stage(32, 1, scale=1),)),
-    3: (40, 48, (Stage(48, 1), Stage(32, 1, scale=1))),
-    4: (112, 128, (Stage(96, 1), Stage(64, 1), Stage(32, 1, scale=1))),
-    5: (320, 192, (Stage(128, 1), Stage(96, 1), Stage(64, 1), Stage(32, 1, scale=1))),
+    2: (24, 32, (Stage(32, scale=1),)),
+    3: (40, 48, (Stage(32, 1), Stage(32, scale=1))),
+    4: (112, 96, (Stage(96, 1), Stage(32, 1), Stage(32, scale=1))),
+    5: (192, 128, (Stage(128, 1), Stage(96, 1), Stage(32, 1), Stage(32, scale=1))),
 }
 
 
@@ -93,7 +92,7 @@ class MBConv(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0 without its classifier, read at four levels (strides 4, 8, 16, 32).
+    """EfficientNet-Lite0 without its last block and classifier, read at four levels (strides 4, 8, 16, 32).
 
     Its batch norms keep the statistics of ImageNet also in training mode: a batch holds too few
     different pictures to estimate better ones.
@@ -304,15 +303,13 @@ class HD2SLite(HD2S):
         self.fusion.weight = nn.Parameter(torch.full_like(self.fusion.weight, 0.25))
         self.fusion.bias = nn.Parameter(torch.zeros(1))
 
-    def forward(self, clip: Tensor) -> HD2SOutput:
-        """Predict the maps of a clip's last frame; see `HD2S.forward`."""
-        self._check(clip)
-        bars = find_bars(clip[:, :, -1], self.spec, self.scale)
-        return self.decode(self.collapse(self.encoder(clip)), bars=bars)
+    def bars(self, frames: Tensor) -> Tensor:
+        """Find the black bars; see `find_bars`."""
+        return find_bars(frames, self.spec, self.scale)
 
     def encode(self, frames: Tensor) -> list[Tensor]:
         """Encode frames (N, 3, H, W) to the features of levels 2-5, each (N, C, h, w), and their bars."""
-        return [*self.encoder.network(frames), find_bars(frames, self.spec, self.scale)]
+        return [*self.encoder.network(frames), self.bars(frames)]
 
     def slide(self, features: Sequence[Tensor]) -> HD2SOutput:
         """Predict the last N frames of a run of N + T - 1 frames, from what `encode` gave of them."""

@@ -98,8 +98,8 @@ class OptimTable(Table):
     """Share of a phase in which the learning rates rise."""
     clip_norm: float = Field(gt=0)
     """Gradients are scaled down to this norm."""
-    ema: float = Field(gt=0, lt=1)
-    """Decay of the moving average of the weights, which is what is validated and saved."""
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Decay of a moving average of the weights, which is then what is validated and saved."""
 
 
 class OutputTable(Table):

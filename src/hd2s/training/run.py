@@ -109,11 +109,11 @@ def _train_on_mix(recipe: MixRecipe, output: Path, resume: Path | None) -> tuple
                 output, filename="best", monitor="val/cc", mode="max", enable_version_counter=False
             ),
         )
-    averaging = EMAWeightAveraging(decay=recipe.optim.ema)
+    averaging = [EMAWeightAveraging(decay=recipe.optim.ema)] if recipe.optim.ema is not None else []
     trainer = Trainer(
         max_epochs=recipe.images.epochs + recipe.optim.epochs,
         gradient_clip_val=recipe.optim.clip_norm,
-        callbacks=[KeepPrevious(output), *checkpoints, averaging, RichProgressBar()],
+        callbacks=[KeepPrevious(output), *checkpoints, *averaging, RichProgressBar()],
         logger=CSVLogger(output, name="metrics"),  # a new file at each start: one alone would be overwritten
         enable_model_summary=False,
         log_every_n_steps=min(10, recipe.data.batches),

