@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hd2s.errors import UnknownNameError
 from hd2s.inference.pictures import ColorTags, from_i420, pad_to_even, planes, quantize, to_i420
+from hd2s.inference.predictor import resized
 from hd2s.inference.render import (
     COLORMAPS,
     DisplayScale,
@@ -166,6 +167,24 @@ class TestBlend:
             assert not changed[:, : 30 // scale - spread].any()
         middle = planes(picture)[0][4 + spread : 12 - spread, 30 + spread : 40 - spread]
         assert (middle == 235).all()  # hot ends in white
+
+    @pytest.mark.parametrize("map_hw", [(12, 20), (24, 32), (31, 47), (192, 320)])
+    @pytest.mark.parametrize("at", [(0.3, 0.6), (0.0, 1.0)])
+    def test_a_hot_spot_is_resized_as_the_whole_map_would_be(
+        self, map_hw: tuple[int, int], at: tuple[float, float]
+    ) -> None:
+        y, x = np.mgrid[: map_hw[0], : map_hw[1]]
+        distance = np.hypot(y / map_hw[0] - at[0], x / map_hw[1] - at[1])
+        heat = np.rint(255 * np.exp(-(distance**2) / 0.02)).astype(np.uint8)
+        tables = heat_tables(colormap_yuv("hot", 90, BT709), 0.8)
+        picture = noise(135, 160)  # I420 of 90 x 160
+        expected = picture.copy()
+        blend(picture, heat, tables)
+        for plane, wanted, part in zip(planes(picture), planes(expected), tables[1:], strict=True):
+            keep, added = (
+                resized(table[heat], plane.shape).astype(np.float64) for table in (tables.keep, part)
+            )
+            np.testing.assert_allclose(plane, (wanted * keep / 255 + added).clip(0, 255), atol=1)
 
     def test_odd_map_on_a_padded_picture(self) -> None:
         picture, tags = to_i420(flat((100, 100, 100), 31, 47))

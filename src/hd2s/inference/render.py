@@ -130,17 +130,20 @@ def blend(i420: NDArray[np.uint8], heat: NDArray[np.uint8], tables: HeatTables) 
     """Lay a heat map over a picture, in place.
 
     What the heat does to a pixel is looked up at the size of the map, which is small, then resized to that of
-    each plane: the opacity and the premultiplied colours.
+    each plane: the opacity and the premultiplied colours. What no heat covers is left alone.
 
     Args:
         i420: The picture, (3/2 · H, W) uint8.
         heat: (h, w) uint8, of any size.
         tables: What to do for each heat.
     """
-    keep, *parts = (_lut(heat, table) for table in tables)
+    maps = [_lut(heat, table) for table in tables]
     luma, *chroma = planes(i420)
-    _mix([luma], keep, parts[:1])
-    _mix(chroma, keep, parts[1:])
+    bounds = _bounds(maps[0] < 255, chroma[0].shape)
+    keep, *parts = (_cut(each, bounds, heat.shape) for each in maps)
+    if keep.size:
+        _mix([_cut(luma, bounds, heat.shape)], keep, parts[:1])
+        _mix([_cut(plane, bounds, heat.shape) for plane in chroma], keep, parts[1:])
 
 
 def paint(heat: NDArray[np.uint8], colors: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -189,6 +192,35 @@ def _halved(heat: NDArray[np.uint8]) -> NDArray[np.uint8]:
     half = np.empty((heat.shape[0] // 2, heat.shape[1] // 2), np.uint8)
     cv2.resize(heat, half.shape[::-1], dst=half, interpolation=cv2.INTER_AREA)
     return half
+
+
+def _bounds(touched: NDArray[np.bool_], size_hw: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Find where a map changes a picture: the first row and the one behind the last, and the same of columns.
+
+    That is widened by one, as the map is resized, and to where rows and columns of the picture begin.
+
+    Args:
+        touched: Where the map changes it, (h, w).
+        size_hw: Of the picture, or of what it is a multiple of.
+    """
+    bounds = []
+    for axis, (size, length) in enumerate(zip(touched.shape, size_hw, strict=True)):
+        step = size // math.gcd(size, length)
+        found = np.flatnonzero(touched.any(axis=1 - axis))
+        first, last = (int(found[0]) - 1, int(found[-1]) + 1) if found.size else (0, -1)
+        bounds.append((max(0, first) // step * step, min(size, -(-(last + 1) // step) * step)))
+    return bounds
+
+
+def _cut(
+    plane: NDArray[np.uint8], bounds: Sequence[tuple[int, int]], of_hw: tuple[int, ...]
+) -> NDArray[np.uint8]:
+    """View the part of a plane between bounds, which are in rows and columns of a map of size `of_hw`."""
+    parts = (
+        slice(first * size // length, end * size // length)
+        for (first, end), size, length in zip(bounds, plane.shape, of_hw, strict=True)
+    )
+    return plane[tuple(parts)]
 
 
 def _mix(
