@@ -39,13 +39,16 @@ class SlidingHD2S(HD2S):
         (frames,) = features
         level1, level2, level3, *deeper = self.encoder.levels
         stem, pool1 = _parts(level1)
-        pointwise, separable, pool2 = _parts(level2)
-        spatial, temporal = _parts(separable)
-        moments = _strided(_parts(stem)[1], frames.permute(0, 2, 3, 1), self.spec.num_frames)
-        moments = moments.map(pool1).map(pointwise).map(spatial)
-        moments = _filtered(temporal, moments).map(pool2)
-        first, *others = _parts(level3)
-        levels = [moments.clips(), nn.Sequential(*others)(_mixed(first, moments))]
+        moments = _strided(_parts(stem)[1], frames.permute(0, 2, 3, 1), self.spec.num_frames).map(pool1)
+        if moments.count == 1:  # nothing is shared, and a clip takes less time than its moments
+            levels = [level2(moments.clips())]
+            deeper.insert(0, level3)
+        else:
+            pointwise, separable, pool2 = _parts(level2)
+            spatial, temporal = _parts(separable)
+            moments = _filtered(temporal, moments.map(pointwise).map(spatial)).map(pool2)
+            first, *others = _parts(level3)
+            levels = [moments.clips(), nn.Sequential(*others)(_mixed(first, moments))]
         for level in deeper:
             levels.append(level(levels[-1]))
         return self.decode(self.collapse(levels))
