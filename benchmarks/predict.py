@@ -7,7 +7,8 @@ the peak resident size. The time to the first map counts from the start of the p
 
 The last lines compare an overlay in full HD, start included, with what PyAV alone needs to decode the same
 video, resize each frame once to the network's size, and encode it with the same settings: the fastest of
-three rounds. Where the processor computes in bfloat16, overlays are also made with --precision auto.
+three rounds. Where the processor computes in bfloat16, overlays are also made with --precision auto. Then
+one process and two make overlays of a batch, the faster of two rounds.
 """
 
 from __future__ import annotations
@@ -100,23 +101,42 @@ def predicted(video: Path, out: Path, *options: str) -> dict[str, float]:
     return {**report[0], "peak_mb": int(output[end:]) / 1024}
 
 
-def compare(video: Path, folder: Path, precisions: list[str], table: Table) -> None:
-    """Compare overlays in full HD with what PyAV alone needs, in turns."""
-    large, longer = folder / "large.mp4", folder / "large10.mp4"
-    enlarge(video, large)
-    repeat(large, 10, longer)
-    tasks = {"PyAV alone": [sys.executable, "-c", PYAV_ALONE, longer, folder / "alone.mp4"]}
-    for precision in precisions:
-        command = [*HD2S, "predict", longer, "-o", folder / "out", "--overwrite", "--precision", precision]
-        tasks[f"overlay, {precision}"] = command
+def fastest(tasks: dict[str, list[str | Path]], rounds: int) -> dict[str, float]:
+    """Run commands in turns; return the seconds of the fastest round of each."""
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for _ in range(3):
+    for _ in range(rounds):
         for name, command in tasks.items():
             seconds[name].append(run(*command)[0])
-    alone = min(seconds["PyAV alone"])
-    for name, values in seconds.items():
-        ratio = f" = {min(values) / alone:.2f} x as long" if name != "PyAV alone" else ""
-        table.add_row(f"full HD, 10 times as long, {name}", f"{min(values):.1f} s{ratio}")
+    return {name: min(values) for name, values in seconds.items()}
+
+
+def compare(large: Path, folder: Path, precisions: list[str], table: Table) -> None:
+    """Compare overlays in full HD with what PyAV alone needs."""
+    longer = folder / "large10.mp4"
+    repeat(large, 10, longer)
+    tasks: dict[str, list[str | Path]] = {
+        "PyAV alone": [sys.executable, "-c", PYAV_ALONE, longer, folder / "alone.mp4"]
+    }
+    for precision in precisions:
+        options = ("--overwrite", "--precision", precision)
+        tasks[f"overlay, {precision}"] = [*HD2S, "predict", longer, "-o", folder / "out", *options]
+    found = fastest(tasks, 3)
+    for name, seconds in found.items():
+        ratio = f" = {seconds / found['PyAV alone']:.2f} x as long" if name != "PyAV alone" else ""
+        table.add_row(f"full HD, 10 times as long, {name}", f"{seconds:.1f} s{ratio}")
+
+
+def share(large: Path, folder: Path, table: Table) -> None:
+    """Compare one process with two for a batch of four videos."""
+    videos = [folder / f"batch{number}.mp4" for number in range(4)]
+    for video in videos:
+        repeat(large, 4, video)
+    tasks: dict[str, list[str | Path]] = {
+        f"--jobs {jobs}": [*HD2S, "predict", *videos, "-o", folder / "out", "--overwrite", "--jobs", jobs]
+        for jobs in ("1", "2")
+    }
+    for name, seconds in fastest(tasks, 2).items():
+        table.add_row(f"full HD, four videos 4 times as long, {name}", f"{seconds:.1f} s")
 
 
 def main() -> None:
@@ -155,7 +175,10 @@ def main() -> None:
             rate = report["frames"] / report["seconds"]
             speed = f"{rate:.0f} frames/s = {rate / fps:.1f} x real time, {report['peak_mb']:.0f} MB"
             table.add_row(f"{name}, {engine}, {precision}", speed)
-        compare(video, Path(folder), precisions, table)
+        large = Path(folder) / "large.mp4"
+        enlarge(video, large)
+        compare(large, Path(folder), precisions, table)
+        share(large, Path(folder), table)
     Console().print(table)
 
 

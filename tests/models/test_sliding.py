@@ -28,6 +28,18 @@ def test_sliding_gives_the_maps_of_whole_clips(length: int, count: int) -> None:
         torch.testing.assert_close(map_, wanted, rtol=0, atol=1e-12)
 
 
+def test_sums_of_moments_in_bfloat16_stay_near_the_exact_ones() -> None:
+    network = networks.plain("hd2s")
+    frames = torch.randn(18, 3, SIDE, SIDE)
+    with torch.no_grad():
+        expected = network.slide(network.encode(frames))
+        with torch.autocast("cpu", torch.bfloat16):
+            found = network.slide(network.encode(frames))
+    for map_, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(map_, wanted, rtol=0, atol=0.05)
+        assert torch.corrcoef(torch.stack((map_.flatten(), wanted.flatten())))[0, 1] > 0.999
+
+
 def test_what_windows_share_is_computed_once() -> None:
     network = hd2s(replace(SPEC, height=SIDE, width=SIDE)).eval()
     stem, level2, level3 = network.encoder.levels[:3]

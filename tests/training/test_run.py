@@ -104,17 +104,20 @@ def fail_in_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int, error: BaseExcept
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("the machine fails")])
+@pytest.mark.parametrize(
+    ("error", "changes"),
+    [(KeyboardInterrupt(), ()), (RuntimeError("the machine fails"), ("optim.ema=0.5",))],
+)
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
-    root: Path, tmp_path: Path, error: BaseException
+    root: Path, tmp_path: Path, error: BaseException, changes: tuple[str, ...]
 ) -> None:
-    whole = load_file(run.train(tiny(root), tmp_path / "whole"))
+    whole = load_file(run.train(tiny(root, *changes), tmp_path / "whole"))
     with pytest.MonkeyPatch.context() as patch:
         fail_in_epoch(patch, 1, error)
         with pytest.raises(type(error)):
-            run.train(tiny(root), tmp_path / "broken")
+            run.train(tiny(root, *changes), tmp_path / "broken")
     assert not (tmp_path / "broken" / "weights.safetensors").exists()
-    resumed = load_file(run.train(tiny(root), tmp_path / "broken"))
+    resumed = load_file(run.train(tiny(root, *changes), tmp_path / "broken"))
     assert resumed.keys() == whole.keys()
     assert [name for name in whole if not torch.equal(resumed[name], whole[name])] == []
     assert [row["epoch"] for row in rows(tmp_path / "broken") if row.get("val/cc")] == ["0", "1"]

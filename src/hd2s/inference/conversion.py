@@ -43,7 +43,7 @@ def convert(model: HD2S, part: str, shapes: Sequence[Sequence[int]], precision: 
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
         if part == "encode":
-            # OpenVINO turns features to and fro unless an operation follows: this one changes nothing.
+            # OpenVINO turns features to and fro unless an operation follows: this one changes no number.
             return tuple(level.movedim(1, -1).clamp(-_LARGE, _LARGE) for level in encode(inputs[0]))
         return model.slide([level.movedim(-1, 1) for level in inputs])[
             : 2 if part == "slide with levels" else 1

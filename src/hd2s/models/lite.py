@@ -1,8 +1,8 @@
 """`hd2s-lite`: the hierarchy of HD2S over a per-frame encoder.
 
-Each frame passes through EfficientNet-Lite0 once. Learned filters over the last T frames' features
-make up for the missing 3-D convolutions: while a video plays, a new frame costs one encoder pass
-and one weighted sum over a ring of cached features.
+Each frame passes through EfficientNet-Lite0, but for its last block, once. Learned filters over the
+last T frames' features make up for the missing 3-D convolutions: while a video plays, a new frame
+costs one encoder pass and one weighted sum over a ring of cached features.
 
 References:
     Bellitto et al., IJCV 2021, for the hierarchy;

@@ -60,8 +60,9 @@ class _Moments:
 
     Attributes:
         count: N.
-        parts: Features (1, C, S, h, w), of windows each one frame further than the one before.
-        places: For each moment of a window the part that has it, and the first window's index there.
+        parts: Features (1, C, S, h, w) at S times, each one frame after the one before.
+        places: For each moment the part that has it, and where the first window's is there; that of each next
+            window follows. So the moments of a window that are in one part are two places apart.
     """
 
     count: int
@@ -138,7 +139,7 @@ def _filtered(layer: nn.Module, moments: _Moments) -> _Moments:
 
     Args:
         layer: The convolution, batch norm in eval mode and activation.
-        moments: What it is applied to, of which the last part alone is shared.
+        moments: What it is applied to; the last part alone has several moments of a window.
     """
     conv, norm, active = _parts(layer)
     assert isinstance(conv, nn.Conv3d)
