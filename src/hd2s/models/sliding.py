@@ -42,7 +42,7 @@ class SlidingHD2S(HD2S):
         moments = _strided(_parts(stem)[1], frames.permute(0, 2, 3, 1), self.spec.num_frames).map(pool1)
         if moments.count == 1:  # nothing is shared, and a clip takes less time than its moments
             levels = [level2(moments.clips())]
-            deeper.insert(0, level3)
+            levels.append(level3(levels[0]))
         else:
             pointwise, separable, pool2 = _parts(level2)
             spatial, temporal = _parts(separable)
