@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import hd2s
 import networks
@@ -20,7 +24,7 @@ from hd2s.errors import DeviceUnavailableError, MissingExtraError, UnknownNameEr
 from hd2s.inference.engines import BATCH, PRECISIONS, Engine, Maps, open_engine
 from hd2s.inference.predictor import Predictor
 from hd2s.inference.torch_engine import TorchEngine
-from hd2s.models import HD2SLite
+from hd2s.models import HD2S, HD2SLite
 
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs OpenVINO")
 EXAMPLE = Path(__file__).parents[2] / "examples/bigbuckbunny.mp4"
@@ -181,6 +185,41 @@ def test_openvino_gives_the_maps_of_torch(
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
 
 
+class Recording(TorchDispatchMode):
+    """Stands in for a CUDA graph: what it recorded, it does again with the same tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, ...]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, result))
+        return result
+
+    def replay(self) -> None:
+        for func, args, kwargs, result in self.calls:
+            for old, new in zip(tree_leaves(result), tree_leaves(func(*args, **kwargs)), strict=True):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+@pytest.fixture
+def recordings(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
+    """All recordings that are begun, on the CPU instead of a GPU."""
+    begun: list[Recording] = []
+
+    def graph(recording: Recording, capture_error_mode: str) -> Recording:
+        begun.append(recording)
+        return recording
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Recording)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    return begun
+
+
 @pytest.fixture
 def compile_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[..., object]], None]]:
     """Chooses what PyTorch compiles with, as its own compiler takes minutes."""
@@ -195,6 +234,28 @@ def compile_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable
     torch._dynamo.reset()
 
 
+def check_same_maps(network: HD2S, found: Engine, wanted: Engine, *, live: bool, atol: float = 1e-5) -> None:
+    """Compare engines over a video: frames one by one, or in batches of which the last is not full."""
+    past, batch = network.spec.num_frames - 1, found.batch
+    sizes = [1] * (past + 2) if live else [batch, batch + 16, 2]
+    frames = np.stack(list(moving_blob(sum(sizes), 64, 96)))
+
+    def maps(engine: Engine) -> list[Maps]:
+        engine.prepare(live=live, conspicuity=True)
+        features, made = None, []
+        for start, size in zip(np.cumsum([0, *sizes]), sizes, strict=False):
+            for i in range(start, start + size, batch):
+                features = engine.encode(frames[i : min(i + batch, start + size)], features)
+            if len(features[0]) > past:
+                made.append(engine.slide(features, conspicuity=True))
+                features = [level[-past:] for level in features]
+        return made
+
+    for made, expected in zip(maps(found), maps(wanted), strict=True):
+        for map_, want in zip(made, expected, strict=True):
+            np.testing.assert_allclose(map_, want, rtol=0, atol=atol)
+
+
 @pytest.mark.parametrize(("name", "live"), [("hd2s-lite", False), ("hd2s", True)])
 def test_a_compiled_network_gives_the_same_maps_and_is_compiled_once(
     name: str, live: bool, compile_with: Callable[[Callable[..., object]], None]
@@ -207,25 +268,38 @@ def test_a_compiled_network_gives_the_same_maps_and_is_compiled_once(
 
     compile_with(backend)
     network = lively_model() if name == "hd2s-lite" else networks.plain("hd2s")
-    past = network.spec.num_frames - 1
-    sizes = [1] * (past + 2) if live else [BATCH, BATCH, BATCH, 2]
-    frames = np.stack(list(moving_blob(sum(sizes), 64, 96)))
-
-    def maps(engine: str) -> list[Maps]:
-        opened = open_engine(network, engine=engine, device="cpu")
-        opened.prepare(live=live, conspicuity=True)
-        features, found = None, []
-        for start, size in zip(np.cumsum([0, *sizes]), sizes, strict=False):
-            features = opened.encode(frames[start : start + size], features)
-            if len(features[0]) > past:
-                found.append(opened.slide(features, conspicuity=True))
-                features = [level[-past:] for level in features]
-        return found
-
-    for found, wanted in zip(maps("torch-compile"), maps("torch"), strict=True):
-        for map_, want in zip(found, wanted, strict=True):
-            np.testing.assert_allclose(map_, want, rtol=0, atol=1e-5)
+    found, wanted = (open_engine(network, engine=e, device="cpu") for e in ("torch-compile", "torch"))
+    check_same_maps(network, found, wanted, live=live)
     assert len(graphs) == 2, "one for each part of the network"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("name", "live"), [("hd2s-lite", False), ("hd2s-lite", True), ("hd2s", False)])
+def test_a_recorded_network_gives_the_same_maps_and_is_recorded_once(
+    name: str, live: bool, precision: str, recordings: list[Recording]
+) -> None:
+    network = lively_model() if name == "hd2s-lite" else networks.plain("hd2s")
+    found, wanted = (TorchEngine(network, "cpu", precision, recorded=each) for each in (True, False))
+    check_same_maps(network, found, wanted, live=live, atol=1e-5 if precision == "float32" else 0.02)
+    assert len(recordings) == 2, "one for each part of the network"
+    assert all(recording.calls for recording in recordings)
+
+
+def test_an_engine_that_turns_live_is_recorded_anew(model: HD2SLite, recordings: list[Recording]) -> None:
+    engine = TorchEngine(model, "cpu", recorded=True)
+    for live in (False, True, False):
+        check_same_maps(model, engine, TorchEngine(model, "cpu"), live=live)
+    assert len(recordings) == 6
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("name", "live"), [("hd2s-lite", False), ("hd2s-lite", True), ("hd2s", False)])
+def test_cuda_gives_the_maps_of_the_cpu(name: str, live: bool, precision: str) -> None:
+    network = hd2s.load(name) if name == "hd2s-lite" else networks.plain("hd2s")
+    found = open_engine(copy.deepcopy(network), device="cuda", precision=precision)
+    wanted = TorchEngine(network, "cpu")
+    check_same_maps(network, found, wanted, live=live, atol=1e-4 if precision == "float32" else 0.05)
 
 
 def test_a_missing_compiler_is_said_to_be_missing(
@@ -367,9 +441,9 @@ def test_results_outlive_the_next_request(openvino_engine: Engine) -> None:
     kept = openvino_engine.encode(first)
     copies = [level.copy() for level in kept]
     both = openvino_engine.encode(second, kept)
-    for level, alone, copy in zip(both, openvino_engine.encode(second), copies, strict=True):
+    for level, alone, first_one in zip(both, openvino_engine.encode(second), copies, strict=True):
         assert len(level) == 2
-        np.testing.assert_array_equal(level[0], copy[0])
+        np.testing.assert_array_equal(level[0], first_one[0])
         np.testing.assert_array_equal(level[1], alone[0])
     assert not np.array_equal(both[0][1], copies[0][0])
     assert all(np.array_equal(level, copy) for level, copy in zip(kept, copies, strict=True))

@@ -78,7 +78,9 @@ def _print(report: Report) -> None:
         typer.echo(f"{key.replace('_', ' ')}: {'none' if value is None else value}")
     for key, peak in report.peak_gflops.items():
         typer.echo(f"matrix product, {key}: {peak:.0f} GFLOP/s")
-    numbers = ("ms/map", "ms/map live", "GFLOP/map", "reused", "GFLOP/s", "of peak")
+    numbers = ["ms/map", "ms/map live", "GFLOP/map", "reused", "GFLOP/s", "of peak"]
+    if any(row.gpu_memory_mb is not None for row in report.speeds):
+        numbers.append("GPU MB")
     table = Table("network", "engine", "precision")
     for title in numbers:
         table.add_column(title, justify="right")
@@ -87,12 +89,13 @@ def _print(report: Report) -> None:
             row.model,
             row.engine if row.device == "cpu" else f"{row.engine}, {row.device}",
             row.precision,
-            f"{row.ms_per_map:.2f}",
-            f"{row.ms_per_map_live:.2f}",
+            f"{row.ms_per_map:.3f}",
+            f"{row.ms_per_map_live:.3f}",
             f"{row.gflop_per_map:.2f}",
             f"{row.gflop_per_map_reused:.2f}",
             f"{row.gflops:.0f}",
             f"{row.peak_share:.0%}",
+            *([f"{row.gpu_memory_mb:.0f}"] if row.gpu_memory_mb is not None else []),
         )
     console.print(table)
     typer.echo(

@@ -31,7 +31,7 @@ from hd2s.models import BUILDERS, HD2S, build, load
 from hd2s.weights.catalog import WEIGHTS
 
 _ROUNDS = 3  # at least, of each measurement
-_MATRIX = 2048  # rows and columns
+_MATRIX, _GPU_MATRIX = 2048, 8192  # rows and columns
 _CLIP_SIZE, _CLIP_FRAMES = (720, 1280), 75
 _OnStep = Callable[[str], None]
 
@@ -52,6 +52,7 @@ class Speed:
         gflop_per_map_reused: Of what a map adds to those before it: frames are encoded once.
         gflops: `gflop_per_map_reused` a second, at the throughput.
         peak_share: `gflops` as a part of `Report.peak_gflops` at this precision and on this device.
+        gpu_memory_mb: The most that tensors took on the GPU meanwhile, in 10^6 bytes; None on a CPU.
     """
 
     model: str
@@ -64,6 +65,7 @@ class Speed:
     gflop_per_map_reused: float
     gflops: float
     peak_share: float
+    gpu_memory_mb: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +163,10 @@ def bench(
 
 def _speed(name: str, engine: Engine, work: tuple[float, float], peak: float, seconds: float) -> Speed:
     """Measure a row; `work` is that of `_count`."""
+    on_gpu = engine.device != "cpu"
+    if on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(engine.device)
     fast, live = (_milliseconds(engine, seconds, live=live) for live in (False, True))
     gflops = work[1] / fast * 1e3
     return Speed(
@@ -174,6 +180,7 @@ def _speed(name: str, engine: Engine, work: tuple[float, float], peak: float, se
         gflop_per_map_reused=work[1],
         gflops=gflops,
         peak_share=gflops / peak,
+        gpu_memory_mb=torch.cuda.max_memory_allocated(engine.device) / 1e6 if on_gpu else None,
     )
 
 
@@ -257,7 +264,8 @@ def _rounds(work: Callable[[], object], seconds: float) -> list[float]:
 def _peak(device: str, precision: str, seconds: float) -> float:
     """10^9 operations a second of a matrix product on all cores, in the fastest round."""
     kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    matrix = torch.rand(_MATRIX, _MATRIX, device=device).to(kind)
+    size = _MATRIX if device == "cpu" else _GPU_MATRIX
+    matrix = torch.rand(size, size, device=device).to(kind)
 
     def work() -> None:
         product = matrix @ matrix
@@ -265,7 +273,7 @@ def _peak(device: str, precision: str, seconds: float) -> float:
             torch.cuda.synchronize(device)
 
     work()
-    return 2e-9 * _MATRIX**3 / min(_rounds(work, seconds))
+    return 2e-9 * size**3 / min(_rounds(work, seconds))
 
 
 def _end_to_end(name: str, engine: Engine, clip: Path, folder: Path) -> EndToEnd:

@@ -187,7 +187,8 @@ def _open_torch(
 
     if isinstance(model, str):
         model = load_network(model, weights, domain, truncate=truncate)
-    return TorchEngine(model, device, choose_precision(precision, device), compiled=compiled)
+    precision = choose_precision(precision, device)
+    return TorchEngine(model, device, precision, compiled=compiled, recorded=device != "cpu")
 
 
 def _choose(engine: str, device: str) -> tuple[str, str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +92,38 @@ class Slide(nn.Module):
         return self.model.slide(features)
 
 
+class CUDAGraph:
+    """Calls a part of a network as one: what it starts on the GPU is recorded, and replayed from then on.
+
+    Calls whose tensors have other shapes than those of the call before are recorded anew.
+
+    Args:
+        part: Takes and gives tensors on one GPU.
+    """
+
+    def __init__(self, part: Callable[[Sequence[Tensor]], Sequence[Tensor]]) -> None:
+        self._part = part
+        self._inputs: list[Tensor] = []
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Give what the part gives; the next call overwrites it."""
+        if [each.shape for each in inputs] != [each.shape for each in self._inputs]:
+            self._record(inputs)
+        for own, given in zip(self._inputs, inputs, strict=True):
+            own.copy_(given)
+        self._graph.replay()
+        return self._outputs
+
+    def _record(self, inputs: Sequence[Tensor]) -> None:
+        for _ in range(2):  # compiles and chooses kernels, which cannot be recorded
+            self._part(inputs)
+        own, graph = [each.clone() for each in inputs], torch.cuda.CUDAGraph()
+        # Other threads may use the GPU meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            outputs = self._part(own)
+        self._inputs, self._graph, self._outputs = own, graph, outputs
+
+
 class TorchEngine(Engine):
     """Runs a network in eval mode; it is moved to the device.
 
@@ -99,22 +131,35 @@ class TorchEngine(Engine):
         model: The network.
         device: As PyTorch names it.
         precision: "float32" or "bfloat16".
-        compiled: `torch.compile` makes kernels for the network at its first use. Batches are filled up, so
-            that it has to do so once.
+        compiled: `torch.compile` makes kernels for the network at its first use.
+        recorded: Record the network as CUDA graphs at its first use, as most of the time that small batches
+            take goes into starting hundreds of kernels.
+
+    If compiled or recorded, batches are filled up, so that it is done once.
     """
 
     def __init__(
-        self, model: HD2S, device: str, precision: str = "float32", *, compiled: bool = False
+        self,
+        model: HD2S,
+        device: str,
+        precision: str = "float32",
+        *,
+        compiled: bool = False,
+        recorded: bool = False,
     ) -> None:
         super().__init__(model.spec)
         self.name = "torch-compile" if compiled else "torch"
-        self.device, self.precision, self._compiled = device, precision, compiled
-        self._encode, self._slide = Encode(model).to(device), Slide(model).to(device)
-        if compiled:
-            for part in (self._encode, self._slide):
-                part.compile(fullgraph=True, dynamic=False)
+        self.device, self.precision = device, precision
+        self._on_gpu, self._compiled, self._recorded = device != "cpu", compiled, recorded
         self._live = False
-        self._on_gpu = device != "cpu"
+        encode, slide = Encode(model).to(device), Slide(model).to(device)
+        if compiled:
+            for part in (encode, slide):
+                part.compile(fullgraph=True, dynamic=False)
+        self._encode: Callable[[Sequence[Tensor]], Sequence[Tensor]] = lambda images: encode(*images)
+        self._slide: Callable[[Sequence[Tensor]], Sequence[Tensor]] = slide
+        if recorded:
+            self._encode, self._slide = CUDAGraph(self._encode), CUDAGraph(slide)
         if self._on_gpu:
             self.batch = _GPU_BATCH
             for parameter in model.parameters():
@@ -132,28 +177,37 @@ class TorchEngine(Engine):
         if self._on_gpu:
             images = images.pin_memory().to(self.device, non_blocking=True)
         with self._computing():
-            new = [level[: len(frames)] for level in self._encode(self._filled(images))]
-        return new if before is None else [torch.cat(pair) for pair in zip(before, new, strict=True)]
+            new = [level[: len(frames)] for level in self._encode([self._filled(images)])]
+        if before is None:
+            return [level.clone() for level in new] if self._recorded else new
+        return [torch.cat(pair) for pair in zip(before, new, strict=True)]
 
     @torch.inference_mode()
     def slide(self, features: Sequence[Tensor], *, conspicuity: bool = False) -> Maps:
         """See `Engine.slide`; at most `batch` windows at once, as a whole clip of each may be in memory."""
-        past = self.spec.num_frames - 1
+        past, batch = self.spec.num_frames - 1, self.batch
         count = len(features[0]) - past
-        with self._computing():
-            runs = [
-                self._slide([self._filled(level[i : i + past + self.batch], past) for level in features])
-                for i in range(0, count, self.batch)
-            ]
-        saliency, levels = (torch.cat(maps)[:count] for maps in zip(*runs, strict=True))
-        return Maps(saliency.cpu().numpy(), levels.cpu().numpy() if conspicuity else None)
+        runs = []
+        for i in range(0, count, batch):
+            with self._computing():
+                saliency, levels = self._slide(
+                    [self._filled(level[i : i + past + batch], past) for level in features]
+                )
+            runs.append(
+                [self._fetched(maps) for maps in ((saliency, levels) if conspicuity else (saliency,))]
+            )
+        return Maps(*(np.concatenate(maps)[:count] for maps in zip(*runs, strict=True)))
+
+    def _fetched(self, maps: Tensor) -> NDArray[np.float32]:
+        """Copy maps to the CPU's memory; pinned, it takes them from a GPU several times as fast."""
+        return torch.empty(maps.shape, dtype=maps.dtype, pin_memory=self._on_gpu).copy_(maps).numpy()
 
     def _filled(self, run: Tensor, past: int = 0) -> Tensor:
         """Fill a run of frames up to a batch with its last one, where kernels are made for one size.
 
         A run that is full is copied, too: kernels are also made for one layout in memory.
         """
-        if not self._compiled or self._live:
+        if self._live or not (self._compiled or self._recorded):
             return run
         lacking = max(0, past + self.batch - len(run))
         return torch.cat((run, run[-1:].expand(lacking, *run.shape[1:])))
@@ -161,10 +215,12 @@ class TorchEngine(Engine):
     @contextmanager
     def _computing(self) -> Iterator[None]:
         """Compute in the precision; float32 means it also where cuDNN would take TF32 for it."""
-        half = self.precision == "bfloat16"
+        half, kind = self.precision == "bfloat16", torch.device(self.device).type
         try:
             with (
-                torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=half),
+                torch.cuda.device(self.device) if self._on_gpu else nullcontext(),
+                # What autocast caches would not outlive a recording.
+                torch.autocast(kind, torch.bfloat16, enabled=half, cache_enabled=not self._recorded),
                 torch.backends.cudnn.flags(enabled=True, benchmark=self._on_gpu, allow_tf32=False),
             ):
                 yield

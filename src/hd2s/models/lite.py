@@ -259,9 +259,14 @@ def find_bars(frames: Tensor, spec: InputSpec, cell: int) -> Tensor:
     Returns:
         (N, 1, H / cell, W / cell): 3 in the bars, which as log-odds divides the odds by 20, else 0.
     """
-    mean, std = (frames.new_tensor(values).view(3, 1) for values in (spec.mean, spec.std))
-    black = (16 / 255 - mean) / std
-    rows, columns = (_inside(frames.amax(across) > black, cell) for across in (3, 2))
+    limits = [(16 / 255 - mean) / std for mean, std in zip(spec.mean, spec.std, strict=True)]
+    sides = []
+    for across in (3, 2):
+        channels = frames.amax(across).unbind(1)
+        # Numbers, as a tensor of the limits would have to be copied to a GPU each time.
+        lit = torch.stack([channel > limit for channel, limit in zip(channels, limits, strict=True)], dim=1)
+        sides.append(_inside(lit, cell))
+    rows, columns = sides
     return 3.0 * (1 - rows[:, None, :, None] * columns[:, None, None, :]).to(frames.dtype)
 
 
