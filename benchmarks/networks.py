@@ -1,6 +1,6 @@
-"""Both networks in both engines against the paper's network in plain PyTorch, as ratios.
+"""Both networks in all engines against the paper's network in plain PyTorch, as ratios.
 
-    python benchmarks/networks.py [--rounds N]
+    python benchmarks/networks.py [--rounds N] [--device cuda]
 
 Frames come from memory at each network's size. "Plain" is the whole clip of 16 frames through the network for
 each map, as published code does it. All lines are measured in turns, in one process; each is the median of
@@ -23,36 +23,35 @@ from rich.progress import track
 from rich.table import Table
 
 import hd2s
-from hd2s.inference.engines import BATCH, Engine, open_engine
+from hd2s.inference.engines import Engine, open_engine
 from hd2s.models import HD2S, build
 
-MAPS = 2 * BATCH
 
-
-def plain(network: HD2S) -> Callable[[], object]:
-    """One map from a whole clip."""
+def plain(network: HD2S, device: str) -> Callable[[], object]:
+    """One map from a whole clip; the network is moved to the device."""
     spec = network.spec
-    clip = torch.randn(1, 3, spec.num_frames, spec.height, spec.width)
+    clip = torch.randn(1, 3, spec.num_frames, spec.height, spec.width, device=device)
+    network = network.to(device)
 
     @torch.inference_mode()
     def run() -> object:
-        return network(clip)
+        return network(clip).saliency.cpu()
 
     return run
 
 
-def encoding(engine: Engine) -> Callable[[], object]:
-    """Encode `MAPS` frames."""
-    frames = pictures(engine, MAPS)
-    return lambda: engine.encode(frames)
+def encoding(engine: Engine) -> tuple[Callable[[], object], int]:
+    """Encode frames; their number."""
+    frames = pictures(engine, 2 * engine.batch)
+    return lambda: engine.encode(frames), len(frames)
 
 
-def predicting(engine: Engine) -> Callable[[], object]:
-    """Encode `MAPS` frames and predict their maps; the frames before them are encoded already."""
-    frames = pictures(engine, MAPS)
+def predicting(engine: Engine) -> tuple[Callable[[], object], int]:
+    """Encode frames and predict their maps, with the frames before them encoded already; their number."""
+    frames = pictures(engine, 2 * engine.batch)
     before = engine.encode(pictures(engine, engine.spec.num_frames - 1))
     engine.prepare(live=False, conspicuity=False)
-    return lambda: engine.slide(engine.encode(frames, before))
+    return lambda: engine.slide(engine.encode(frames, before)), len(frames)
 
 
 def pictures(engine: Engine, count: int) -> np.ndarray:
@@ -67,24 +66,27 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    options = parser.parse_args()
+    device = options.device
     paper, lite = build("hd2s").eval(), hd2s.load("hd2s-lite")
-    tasks: dict[str, tuple[Callable[[], object], int]] = {"hd2s, plain PyTorch": (plain(paper), 1)}
+    kinds = ("torch", "openvino") if device == "cpu" else ("torch",)
+    tasks: dict[str, tuple[Callable[[], object], int]] = {"hd2s, plain PyTorch": (plain(paper, device), 1)}
     for name, network in (("hd2s", paper), ("hd2s-lite", lite)):
-        for kind in ("torch", "openvino"):
-            engine = open_engine(network, engine=kind, device="cpu", precision="float32")
-            tasks[f"{name}, {kind}"] = (predicting(engine), MAPS)
-            native = open_engine(network, engine=kind, device="cpu", precision="auto").precision
+        for kind in kinds:
+            engine = open_engine(network, engine=kind, device=device, precision="float32")
+            tasks[f"{name}, {kind}"] = predicting(engine)
+            native = open_engine(network, engine=kind, device=device, precision="auto").precision
             if native != "float32":
-                engine = open_engine(network, engine=kind, device="cpu", precision=native)
-                tasks[f"{name}, {kind}, {native}"] = (predicting(engine), MAPS)
-    bare = open_engine(lite, engine="openvino", precision="float32")
-    tasks["hd2s-lite, openvino, encoder alone"] = (encoding(bare), MAPS)
-    tasks["hd2s-lite, plain PyTorch"] = (plain(lite), 1)
+                engine = open_engine(network, engine=kind, device=device, precision=native)
+                tasks[f"{name}, {kind}, {native}"] = predicting(engine)
+    bare = open_engine(lite, engine=kinds[-1], device=device, precision="float32")
+    tasks[f"hd2s-lite, {kinds[-1]}, encoder alone"] = encoding(bare)
+    tasks["hd2s-lite, plain PyTorch"] = (plain(lite, device), 1)
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for run, _ in tasks.values():
         run()
-    for _ in track(range(rounds), "rounds", console=Console(stderr=True)):
+    for _ in track(range(options.rounds), "rounds", console=Console(stderr=True)):
         for name, (run, maps) in tasks.items():
             started = time.perf_counter()
             run()
@@ -93,8 +95,9 @@ def main() -> None:
     reference = statistics.median(seconds["hd2s, plain PyTorch"])
     for name, values in seconds.items():
         value = statistics.median(values)
-        table.add_row(name, f"{1000 * value:.1f}", f"{reference / value:.1f}")
-    table.title = f"{os.cpu_count()} cores, {platform.machine()}, PyTorch {torch.__version__}"
+        table.add_row(name, f"{1000 * value:.2f}", f"{reference / value:.1f}")
+    machine = f"{os.cpu_count()} cores" if device == "cpu" else torch.cuda.get_device_name(device)
+    table.title = f"{machine}, {platform.machine()}, PyTorch {torch.__version__}"
     Console().print(table)
 
 

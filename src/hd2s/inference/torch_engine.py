@@ -172,15 +172,16 @@ class TorchEngine(Engine):
 
     @torch.inference_mode()
     def encode(self, frames: NDArray[np.uint8], before: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """See `Engine.encode`."""
+        """See `Engine.encode`; at most `batch` frames at once."""
         images = torch.from_numpy(frames)
         if self._on_gpu:
             images = images.pin_memory().to(self.device, non_blocking=True)
-        with self._computing():
-            new = [level[: len(frames)] for level in self._encode([self._filled(images)])]
-        if before is None:
-            return [level.clone() for level in new] if self._recorded else new
-        return [torch.cat(pair) for pair in zip(before, new, strict=True)]
+        pieces = [] if before is None else [before]
+        for piece in torch.split(images, self.batch):
+            with self._computing():
+                levels = self._encode([self._filled(piece)])
+            pieces.append([level[: len(piece)].clone() for level in levels])  # the next call overwrites them
+        return [torch.cat(levels) for levels in zip(*pieces, strict=True)]
 
     @torch.inference_mode()
     def slide(self, features: Sequence[Tensor], *, conspicuity: bool = False) -> Maps:
