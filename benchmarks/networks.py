@@ -90,6 +90,8 @@ def main() -> None:
         for name, (run, maps) in tasks.items():
             started = time.perf_counter()
             run()
+            if device != "cpu":
+                torch.cuda.synchronize(device)
             seconds[name].append((time.perf_counter() - started) / maps)
     table = Table("float32 if not said otherwise", "ms/map", "hd2s, plain PyTorch, is slower by")
     reference = statistics.median(seconds["hd2s, plain PyTorch"])

@@ -115,8 +115,7 @@ class CUDAGraph:
         return self._outputs
 
     def _record(self, inputs: Sequence[Tensor]) -> None:
-        for _ in range(2):  # compiles and chooses kernels, which cannot be recorded
-            self._part(inputs)
+        self._part(inputs)  # what is done once, as compiling, cannot be recorded
         own, graph = [each.clone() for each in inputs], torch.cuda.CUDAGraph()
         # Other threads may use the GPU meanwhile.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
@@ -211,7 +210,7 @@ class TorchEngine(Engine):
         if self._live or not (self._compiled or self._recorded):
             return run
         lacking = max(0, past + self.batch - len(run))
-        return torch.cat((run, run[-1:].expand(lacking, *run.shape[1:])))
+        return torch.cat((run, *[run[-1:]] * lacking))  # expanded, it would not have channels last
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
@@ -222,7 +221,7 @@ class TorchEngine(Engine):
                 torch.cuda.device(self.device) if self._on_gpu else nullcontext(),
                 # What autocast caches would not outlive a recording.
                 torch.autocast(kind, torch.bfloat16, enabled=half, cache_enabled=not self._recorded),
-                torch.backends.cudnn.flags(enabled=True, benchmark=self._on_gpu, allow_tf32=False),
+                torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
             ):
                 yield
         except RuntimeError as error:
