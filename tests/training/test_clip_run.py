@@ -119,6 +119,7 @@ def test_half_precision_trains_alike(data: dict[str, Path], tmp_path: Path) -> N
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
 
 
+@pytest.mark.needs_exact_runs
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # while it traces
 def test_a_compiled_run_ends_with_the_same_weights(
     data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -178,6 +179,7 @@ def test_the_papers_network_trains(data: dict[str, Path], tmp_path: Path) -> Non
 # --- what happens to runs ---------------------------------------------------------------------------
 
 
+@pytest.mark.needs_exact_runs
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_weights(data: dict[str, Path], tmp_path: Path) -> None:
     recipe = written(tmp_path, data)
@@ -197,6 +199,7 @@ def test_a_killed_run_ends_with_the_same_weights(data: dict[str, Path], tmp_path
         assert {row["step"] for row in csv.DictReader(file)} <= {"1", "2"}, "it began anew"
 
 
+@pytest.mark.needs_exact_runs
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     data: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -103,6 +103,7 @@ def fail_in_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int, error: BaseExcept
     monkeypatch.setattr(Supervised, "training_step", failing)
 
 
+@pytest.mark.needs_exact_runs
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     ("error", "changes"),
