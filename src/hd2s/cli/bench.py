@@ -13,7 +13,7 @@ from hd2s.cli.common import AsJson, Debug, Device, reports_errors
 if TYPE_CHECKING:
     from hd2s.inference.bench import Report
 
-_WIDTH = 110  # of tables that are not shown on a terminal
+_WIDTH = 125  # of tables that are not shown on a terminal
 
 
 @reports_errors
@@ -94,7 +94,7 @@ def _print(report: Report) -> None:
             f"{row.gflop_per_map:.2f}",
             f"{row.gflop_per_map_reused:.2f}",
             f"{row.gflops:.0f}",
-            f"{row.peak_share:.0%}",
+            f"{row.peak_share:.1%}",
             *([f"{row.gpu_memory_mb:.0f}"] if row.gpu_memory_mb is not None else []),
         )
     console.print(table)

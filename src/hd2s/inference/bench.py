@@ -52,7 +52,7 @@ class Speed:
         gflop_per_map_reused: Of what a map adds to those before it: frames are encoded once.
         gflops: `gflop_per_map_reused` a second, at the throughput.
         peak_share: `gflops` as a part of `Report.peak_gflops` at this precision and on this device.
-        gpu_memory_mb: The most that tensors took on the GPU meanwhile, in 10^6 bytes; None on a CPU.
+        gpu_memory_mb: The most GPU memory that PyTorch took meanwhile, in 10^6 bytes; None on a CPU.
     """
 
     model: str
@@ -154,10 +154,11 @@ def bench(
                     peaks[key] = _peak(engine.device, engine.precision, seconds)
                 on_step(f"{name}, {engine.name} on {engine.device}, {engine.precision}")
                 speeds.append(_speed(name, engine, work, peaks[key], seconds))
-                measured.append((speeds[-1].ms_per_map, engine))
+                measured.append(speeds[-1])
             on_step(f"{name}, overlay of a video")
-            fastest = min(measured, key=lambda pair: pair[0])[1]
-            overlays.append(_end_to_end(name, fastest, clip, Path(folder)))
+            best = min(measured, key=lambda row: row.ms_per_map)
+            engine = open_engine(network, engine=best.engine, device=best.device, precision=best.precision)
+            overlays.append(_end_to_end(name, engine, clip, Path(folder)))
     return Report(machine=_machine(device), peak_gflops=peaks, speeds=speeds, end_to_end=overlays)
 
 
@@ -165,7 +166,7 @@ def _speed(name: str, engine: Engine, work: tuple[float, float], peak: float, se
     """Measure a row; `work` is that of `_count`."""
     on_gpu = engine.device != "cpu"
     if on_gpu:
-        torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # of what engines before this one took
         torch.cuda.reset_peak_memory_stats(engine.device)
     fast, live = (_milliseconds(engine, seconds, live=live) for live in (False, True))
     gflops = work[1] / fast * 1e3
@@ -180,7 +181,7 @@ def _speed(name: str, engine: Engine, work: tuple[float, float], peak: float, se
         gflop_per_map_reused=work[1],
         gflops=gflops,
         peak_share=gflops / peak,
-        gpu_memory_mb=torch.cuda.max_memory_allocated(engine.device) / 1e6 if on_gpu else None,
+        gpu_memory_mb=torch.cuda.max_memory_reserved(engine.device) / 1e6 if on_gpu else None,
     )
 
 
@@ -277,7 +278,7 @@ def _peak(device: str, precision: str, seconds: float) -> float:
 
 
 def _end_to_end(name: str, engine: Engine, clip: Path, folder: Path) -> EndToEnd:
-    for _ in range(2):  # the first time, a GPU's engine is prepared
+    for _ in range(1 if engine.device == "cpu" else 2):  # the first time, a GPU builds and records kernels
         report = render(clip, folder, save=["overlay"], model=engine, overwrite=True)
     return EndToEnd(
         model=name,

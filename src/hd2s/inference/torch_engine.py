@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from hd2s.inference.engines import Engine, Maps
 from hd2s.models import HD2S, HD2SOutput, load
 
 _GPU_BATCH = 32
+_recording = threading.Lock()  # PyTorch records one graph at a time
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -95,10 +97,11 @@ class Slide(nn.Module):
 class CUDAGraph:
     """Calls a part of a network as one: what it starts on the GPU is recorded, and replayed from then on.
 
-    Calls whose tensors have other shapes than those of the call before are recorded anew.
+    Calls whose tensors have other shapes than those of the call before are recorded anew. A graph does not
+    keep the weights that it reads, and serves one thread at a time.
 
     Args:
-        part: Takes and gives tensors on one GPU.
+        part: Takes and gives tensors on the current GPU; it may not wait for that, as `Tensor.item` does.
     """
 
     def __init__(self, part: Callable[[Sequence[Tensor]], Sequence[Tensor]]) -> None:
@@ -115,11 +118,14 @@ class CUDAGraph:
         return self._outputs
 
     def _record(self, inputs: Sequence[Tensor]) -> None:
-        self._part(inputs)  # what is done once, as compiling, cannot be recorded
-        own, graph = [each.clone() for each in inputs], torch.cuda.CUDAGraph()
-        # Other threads may use the GPU meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            outputs = self._part(own)
+        with _recording:
+            self._part(inputs)  # the first call does what cannot be recorded: it compiles and chooses kernels
+            own, graph = [each.clone() for each in inputs], torch.cuda.CUDAGraph()
+            # The default stream for this would be one of the GPU that was recorded first. Other threads may
+            # use the GPU meanwhile.
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                outputs = self._part(own)
         self._inputs, self._graph, self._outputs = own, graph, outputs
 
 
@@ -132,7 +138,8 @@ class TorchEngine(Engine):
         precision: "float32" or "bfloat16".
         compiled: `torch.compile` makes kernels for the network at its first use.
         recorded: Record the network as CUDA graphs at its first use, as most of the time that small batches
-            take goes into starting hundreds of kernels.
+            take goes into starting hundreds of kernels. The network's tensors must stay on the device; what
+            they hold may change.
 
     If compiled or recorded, batches are filled up, so that it is done once.
     """
@@ -149,7 +156,9 @@ class TorchEngine(Engine):
         super().__init__(model.spec)
         self.name = "torch-compile" if compiled else "torch"
         self.device, self.precision = device, precision
-        self._on_gpu, self._compiled, self._recorded = device != "cpu", compiled, recorded
+        self._on_gpu = torch.device(device).type == "cuda"
+        self._compiled, self._recorded = compiled, recorded
+        self._turn: AbstractContextManager[object] = threading.Lock() if recorded else nullcontext()
         self._live = False
         encode, slide = Encode(model).to(device), Slide(model).to(device)
         if compiled:
@@ -164,6 +173,8 @@ class TorchEngine(Engine):
             for parameter in model.parameters():
                 if parameter.ndim in _CHANNELS_LAST:  # as `Encode` hands over the frames
                     parameter.data = parameter.data.contiguous(memory_format=_CHANNELS_LAST[parameter.ndim])
+        # What graphs read, should the network be moved elsewhere after all.
+        self._kept = [each.data for each in (*encode.parameters(), *encode.buffers())] if recorded else []
 
     def prepare(self, *, live: bool, conspicuity: bool) -> None:
         """See `Engine.prepare`."""
@@ -178,8 +189,9 @@ class TorchEngine(Engine):
         pieces = [] if before is None else [before]
         for piece in torch.split(images, self.batch):
             with self._computing():
-                levels = self._encode([self._filled(piece)])
-            pieces.append([level[: len(piece)].clone() for level in levels])  # the next call overwrites them
+                levels = [level[: len(piece)] for level in self._encode([self._filled(piece)])]
+                # The next call of a recorded part overwrites them.
+                pieces.append([level.clone() for level in levels] if self._recorded else levels)
         return [torch.cat(levels) for levels in zip(*pieces, strict=True)]
 
     @torch.inference_mode()
@@ -193,9 +205,8 @@ class TorchEngine(Engine):
                 saliency, levels = self._slide(
                     [self._filled(level[i : i + past + batch], past) for level in features]
                 )
-            runs.append(
-                [self._fetched(maps) for maps in ((saliency, levels) if conspicuity else (saliency,))]
-            )
+                wanted = (saliency, levels) if conspicuity else (saliency,)
+                runs.append([self._fetched(maps) for maps in wanted])
         return Maps(*(np.concatenate(maps)[:count] for maps in zip(*runs, strict=True)))
 
     def _fetched(self, maps: Tensor) -> NDArray[np.float32]:
@@ -218,6 +229,7 @@ class TorchEngine(Engine):
         half, kind = self.precision == "bfloat16", torch.device(self.device).type
         try:
             with (
+                self._turn,
                 torch.cuda.device(self.device) if self._on_gpu else nullcontext(),
                 # What autocast caches would not outlive a recording.
                 torch.autocast(kind, torch.bfloat16, enabled=half, cache_enabled=not self._recorded),

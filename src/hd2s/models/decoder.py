@@ -87,7 +87,7 @@ class Decoder(nn.Module):
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
     """Compute in float32 also under autocast: in half precision, with its 8 bits, a map would show steps."""
-    if device.type == "meta":  # `torch.amp.is_autocast_available` cannot be compiled in PyTorch 2.11
+    if device.type == "meta":  # has no autocast; to ask PyTorch 2.11 which devices have it cannot be compiled
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 
