@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ REPORT = Report(
             gflop_per_map_reused=0.5,
             gflops=125.0,
             peak_share=0.5,
+            gpu_memory_mb=None,
         )
     ],
     end_to_end=[
@@ -76,8 +79,20 @@ def test_table(asked: list[Any]) -> None:
     assert "matrix product, cpu float32: 250 GFLOP/s" in outcome.stdout
     (row,) = (line for line in outcome.stdout.splitlines() if "4.00" in line)
     cells = [cell.strip() for cell in row.strip("│").split("│")]
-    assert cells == ["hd2s-lite", "openvino", "float32", "4.00", "6.25", "12.50", "0.50", "125", "50%"]
+    assert cells == ["hd2s-lite", "openvino", "float32", "4.000", "6.250", "12.50", "0.50", "125", "50.0%"]
+    assert "GPU MB" not in outcome.stdout
     assert "overlay of synthetic_720p.mp4: 61.2 frames/s" in outcome.stdout
+
+
+def test_a_gpu_has_a_column_for_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    (speed,) = REPORT.speeds
+    row = replace(speed, engine="torch-compile", device="cuda", peak_share=0.004, gpu_memory_mb=1234.5)
+    monkeypatch.setattr(benchmark, "bench", lambda *_, **__: replace(REPORT, speeds=[row]))
+    lines = [re.split(r" *[│┃] *", line) for line in run("bench").stdout.splitlines()]
+    (titles,) = (cells for cells in lines if "GPU MB" in cells)
+    (found,) = (cells for cells in lines if "hd2s-lite" in cells)
+    cells = dict(zip(titles, found, strict=True))
+    assert (cells["engine"], cells["of peak"], cells["GPU MB"]) == ("torch-compile, cuda", "0.4%", "1234")
 
 
 def test_json_and_options(asked: list[Any]) -> None:

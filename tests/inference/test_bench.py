@@ -6,14 +6,11 @@ import importlib.metadata
 import itertools
 import json
 import math
-import re
-from dataclasses import replace
 
 import pytest
 import torch
 
 from fakes import SMALL_SPEC, lively_model
-from hd2s.cli.bench import _print
 from hd2s.errors import UnknownNameError
 from hd2s.inference import bench as benchmark
 from hd2s.inference.bench import Report, bench
@@ -53,16 +50,6 @@ def test_video_is_predicted_by_the_fastest(report: Report) -> None:
     assert (row.model, row.engine, row.frames) == ("hd2s-lite", "torch", 5)
     assert row.precision == min(report.speeds, key=lambda speed: speed.ms_per_map).precision
     assert row.frames_per_second > 0
-
-
-def test_a_gpu_has_a_column_for_its_memory(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
-    (first, *_), machine = report.speeds, {}
-    row = replace(first, device="cuda", engine="torch-compile", peak_share=0.004, gpu_memory_mb=1234.5)
-    for speeds in ([first], [row]):
-        _print(Report(machine=machine, peak_gflops={}, speeds=speeds, end_to_end=[]))
-    plain, on_gpu = capsys.readouterr().out.split("GFLOP/map is the work")[:2]
-    assert "GPU MB" not in plain
-    assert {"GPU MB", "torch-compile, cuda", "0.4%", "1234"} <= set(re.split(r" *[│┃\n] *", on_gpu))
 
 
 def test_report_is_json_and_names_the_machine(report: Report) -> None:
