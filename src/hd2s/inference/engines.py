@@ -88,7 +88,8 @@ def open_engine(
         weights: See `hd2s.load`; for a name only.
         domain: See `hd2s.load`; a network that tells sources apart needs it.
         engine: "torch", "openvino", or "auto": OpenVINO on a CPU where it is installed, else PyTorch; or
-            "torch-compile": PyTorch makes kernels for the network, which takes a minute and pays on a GPU.
+            "torch-compile": PyTorch makes kernels for the network, which takes minutes on a CPU and about one
+            on a GPU, where it pays.
         device: "cpu", "cuda", "cuda:N", or "auto": CUDA where there is a device, else the CPU. On CUDA the
             network is recorded as a graph: a network of your own may not wait for the GPU inside.
         precision: "float32": maps are within 1e-4 of PyTorch's own; "bfloat16": faster, within 0.02; or
